@@ -1,4 +1,4 @@
-"""The finite groups of lattices and spins: cyclic, dihedral, symmetric, hyperoctahedral, and their products."""
+"""The finite groups of lattices and spins: cyclic, dihedral, symmetric, hyperoctahedral, and products."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class Hyperoctahedral(FiniteGroup):
 
     def __post_init__(self) -> None:
         if check_count(self.d, name="d") > 4:
-            raise ValueError(f"expected 1 <= d <= 4, got {self.d}: lattices here have at most four dimensions")
+            raise ValueError(f"expected 1 <= d <= 4, got {self.d}: lattices have at most four dimensions")
 
     @property
     def element_shape(self) -> tuple[int, ...]:  # type: ignore[override]
@@ -242,12 +242,12 @@ class Product(FiniteGroup):
 
     def compose(self, g: Tensor, h: Tensor) -> Tensor:
         """(a, b)(c, d) = (a c, b d)."""
-        (a, b), (c, d) = self._split(g), self._split(h)
+        (a, b), (c, d) = self.split(g), self.split(h)
         return self._join(self.left.compose(a, c), self.right.compose(b, d))
 
     def inverse(self, g: Tensor) -> Tensor:
         """(a, b)⁻¹ = (a⁻¹, b⁻¹)."""
-        a, b = self._split(g)
+        a, b = self.split(g)
         return self._join(self.left.inverse(a), self.right.inverse(b))
 
     def generators(self) -> Tensor:
@@ -255,7 +255,7 @@ class Product(FiniteGroup):
         first = self._join(self.left.generators(), self.right.identity())
         return torch.cat([first, self._join(self.left.identity(), self.right.generators())])
 
-    def _split(self, g: Tensor) -> tuple[Tensor, Tensor]:
+    def split(self, g: Tensor) -> tuple[Tensor, Tensor]:
         """The two factors of an element."""
         size = math.prod(self.left.element_shape)
         batch = check_elements(self, g).shape[:-1]

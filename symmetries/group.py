@@ -32,11 +32,11 @@ class Group(ABC):
 
     @abstractmethod
     def generators(self) -> Tensor:  # -> (n_generators, *element)
-        """A few elements whose products fill the group (densely, for a Lie group): what laws are tested on."""
+        """A few elements whose products fill the group (a Lie group: densely); laws are tested on them."""
 
     @abstractmethod
     def random(self, n: int, generator: torch.Generator, dtype: torch.dtype | None = None) -> Tensor:
-        """Draw n independent elements from the uniform (Haar) measure: (n, *element), on the generator's device."""
+        """Draw n elements from the uniform (Haar) measure: (n, *element), on the generator's device."""
 
     @classmethod
     @abstractmethod

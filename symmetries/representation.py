@@ -16,15 +16,15 @@ from symmetries.group import FiniteGroup, Group, check_elements
 class Representation(ABC):
     """A homomorphism g → D(g) of a group into invertible matrices: D(g h) = D(g) D(h), unitary here.
 
-    A + B is the direct sum, A * B the tensor product. Representations are frozen dataclasses, without tensors.
+    A + B is the direct sum, A * B the tensor product. Representations are frozen dataclasses without tensors.
     """
 
     group: Group
     dim: int
 
     @abstractmethod
-    def matrix(self, g: Tensor, dtype: torch.dtype | None = None) -> Tensor:  # (..., *element) -> (..., dim, dim)
-        """The matrices D(g); `dtype` defaults to double precision (finite groups) or follows g (Lie groups)."""
+    def matrix(self, g: Tensor, dtype: torch.dtype | None = None) -> Tensor:  # -> (..., dim, dim)
+        """The matrices D(g); `dtype` is double precision for finite groups, and follows g for Lie groups."""
 
     def character(self, g: Tensor, dtype: torch.dtype | None = None) -> Tensor:  # (..., *element) -> (...)
         """The trace χ(g) = Tr D(g), a function of the conjugacy class."""
@@ -114,8 +114,7 @@ class TensorProduct(Representation):
 
     def matrix(self, g: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """The Kronecker product, first index slowest."""
-        a, b = self.left.matrix(g, dtype), self.right.matrix(g, dtype)
-        return (a[..., :, None, :, None] * b[..., None, :, None, :]).flatten(-4, -3).flatten(-2, -1)
+        return kronecker(self.left.matrix(g, dtype), self.right.matrix(g, dtype))
 
     @classmethod
     def examples(cls) -> Iterator[TensorProduct]:
@@ -126,7 +125,7 @@ class TensorProduct(Representation):
 
 @dataclass(frozen=True)
 class Determinant(Representation):
-    """The one-dimensional representation det A(g): the sign of a permutation, the handedness of a rotation."""
+    """The one-dimensional representation det A(g): the sign of a permutation, or of a reflection."""
 
     of: Representation
     dim = 1
@@ -171,7 +170,7 @@ def multiplicity(representation: Representation, irrep: Representation) -> int:
 def finite_group(representation: Representation) -> FiniteGroup:
     """The group of a representation, if its elements can be listed; a clear TypeError otherwise."""
     if not isinstance(representation.group, FiniteGroup):
-        raise TypeError(f"expected a finite group to average over, got {representation.group}: sample it instead")
+        raise TypeError(f"expected a finite group to sum over, got {representation.group}: sample it instead")
     return representation.group
 
 
@@ -182,6 +181,18 @@ def check_same_group(left: Representation, right: Representation) -> None:
             f"expected two representations of one group, got {left.group} and {right.group}: "
             "build both with the same group"
         )
+
+
+def check_group(group: Group, *kinds: type) -> None:
+    """Raise TypeError unless the group is one of the kinds a representation is made for."""
+    if not isinstance(group, kinds):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"expected a {names} group, got {group!r}: choose a representation made for it")
+
+
+def kronecker(a: Tensor, b: Tensor) -> Tensor:  # (..., m, m), (..., n, n) -> (..., mn, mn)
+    """The Kronecker product of matrices, batch axes aligned, first index slowest."""
+    return (a[..., :, None, :, None] * b[..., None, :, None, :]).flatten(-4, -3).flatten(-2, -1)
 
 
 def real_dtype(g: Tensor) -> torch.dtype:
