@@ -1,0 +1,126 @@
+"""Symmetry claims: printable statements that tests prove on generators, and the transformations they are made of.
+
+A `Transformation` maps fields to fields. A `Symmetry` is a claim ("translations", "point group", …) that knows its
+generators on a given field space. Actions and bijections list their claims in `symmetries`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lattices.fields import FieldSpace, Transformation
+from symmetries.finite import Hyperoctahedral
+
+
+@dataclass(frozen=True)
+class Translation(Transformation):
+    """(g·x)(s) = x(s - displacement), periodic."""
+
+    displacement: tuple[int, ...]
+
+    def apply(self, x: Tensor, field: FieldSpace) -> Tensor:
+        return x.roll(self.displacement, field.lattice_axes)
+
+
+@dataclass(frozen=True)
+class PointTransformation(Transformation):
+    """(g·x)(R s) = x(s) with R a signed permutation matrix about the origin, for fields on sites.
+
+    Args:
+        matrix: rows of the d × d matrix R; the extents of the lattice must be invariant under it.
+    """
+
+    matrix: tuple[tuple[int, ...], ...]
+
+    def apply(self, x: Tensor, field: FieldSpace) -> Tensor:
+        if field.cells != "sites":
+            raise ValueError(f"expected a field on sites, got {field.cells}: point groups of links need orientations")
+        rotation = torch.tensor(self.matrix)
+        source = rotation.abs().argmax(1).tolist()  # the axis that ends up as axis mu
+        axes = [axis % x.ndim for axis in field.lattice_axes]
+        order = list(range(x.ndim))
+        for mu, nu in enumerate(source):
+            order[axes[mu]] = axes[nu]
+        y = x.permute(order)
+        if y.shape != x.shape:
+            raise ValueError(f"expected extents invariant under {self.matrix}, got {field.lattice.extents}")
+        mirrored = [axis for axis, row in zip(axes, rotation.sum(1).tolist()) if row < 0]
+        return y.flip(mirrored).roll([1] * len(mirrored), mirrored) if mirrored else y
+
+
+@dataclass(frozen=True)
+class Sign(Transformation):
+    """g·x = -x, on targets that contain -x."""
+
+    def apply(self, x: Tensor, field: FieldSpace) -> Tensor:
+        return -x
+
+
+@dataclass(frozen=True)
+class SiteSign(Transformation):
+    """Flip the sign of the field at the origin alone: preserves the measure, and is a symmetry of hardly anything."""
+
+    def apply(self, x: Tensor, field: FieldSpace) -> Tensor:
+        return x * torch.ones_like(x[0]).index_fill_(0, torch.zeros(1, dtype=torch.long, device=x.device), -1)
+
+
+@dataclass(frozen=True)
+class Exchange(Transformation):
+    """Exchange the values at the origin and at the next site of the last axis: almost never a symmetry."""
+
+    def apply(self, x: Tensor, field: FieldSpace) -> Tensor:
+        pairs = field.lattice.volume
+        flat = x.reshape(len(x), -1, pairs, *field.target.shape)
+        order = torch.arange(pairs, device=x.device)
+        order[:2] = order[:2].flip(0)
+        return flat[:, :, order].reshape(x.shape)
+
+
+class Symmetry(ABC):
+    """A claim that a group acts without changing the object that makes it."""
+
+    @abstractmethod
+    def generators(self, field: FieldSpace) -> list[Transformation]:
+        """Transformations that generate the group on `field`."""
+
+
+@dataclass(frozen=True)
+class Translations(Symmetry):
+    """Translations by multiples of `step` sites along each axis (step 2: those that keep a 2 × 2 block grid), or,
+    with `parity`, all translations that keep the checkerboard: x_1 + … + x_d changes by an even number."""
+
+    step: int = 1
+    parity: bool = False
+
+    def generators(self, field: FieldSpace) -> list[Transformation]:
+        d = field.lattice.dimension
+        unit = torch.eye(d, dtype=torch.long)
+        shifts = unit * self.step
+        if self.parity:
+            shifts = torch.cat([2 * unit[:1], unit[:1] + unit[1:], unit[:1] - unit[1:]])
+        return [Translation(tuple(shift)) for shift in shifts.tolist()]
+
+
+@dataclass(frozen=True)
+class PointGroup(Symmetry):
+    """The hyperoctahedral group B_d about the origin, restricted to what the extents allow."""
+
+    def generators(self, field: FieldSpace) -> list[Transformation]:
+        extents = torch.tensor(field.lattice.extents)
+        group = Hyperoctahedral(field.lattice.dimension)
+        equal = bool((extents == extents[0]).all())
+        candidates = group.generators() if equal else group.elements
+        allowed = [g for g in candidates if torch.equal(g.abs() @ extents, extents)]
+        return [PointTransformation(tuple(map(tuple, g.tolist()))) for g in allowed]
+
+
+@dataclass(frozen=True)
+class SignFlip(Symmetry):
+    """The global Z₂: x ↦ -x."""
+
+    def generators(self, field: FieldSpace) -> list[Transformation]:
+        return [Sign()]
