@@ -1,0 +1,1 @@
+"""Groups, representations and their invariants: algebra without lattices or network weights."""

@@ -260,8 +260,8 @@ class Product(FiniteGroup):
         size = math.prod(self.left.element_shape)
         batch = check_elements(self, g).shape[:-1]
         return (
-            g[..., :size].reshape(*batch, *self.left.element_shape),
-            g[..., size:].reshape(*batch, *self.right.element_shape),
+            g[..., :size].reshape((*batch, *self.left.element_shape)),
+            g[..., size:].reshape((*batch, *self.right.element_shape)),
         )
 
     def _join(self, a: Tensor, b: Tensor) -> Tensor:

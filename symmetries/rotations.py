@@ -55,9 +55,10 @@ class O3(Group):
 class RotationIrreps(Representation):
     """A sum of irreducible representations of O(3), or of its subgroup B_3 = O_h, named as in e3nn.
 
-    D_l is read off the real spherical harmonics, Y_l(g x) = D_l(g) Y_l(x), at points that determine it: exact
-    to rounding and differentiable at every g (Euler angles lose half the digits where the second axis stays
-    put, and have no gradient there). The basis is e3nn's: "1o" is the vector, D = g itself.
+    D_l is read off e3nn's real spherical harmonics, Y_l(g x) = D_l(g) Y_l(x), at points that determine it:
+    exact to rounding in the dtype of g, and differentiable at every g. (e3nn's own matrices are built in the
+    default dtype and go through Euler angles, whose gradient is NaN at the identity.) The basis is e3nn's:
+    "1o" is the vector, D = g itself.
 
     Args:
         irreps: for example "0e + 2x1o + 2e": multiplicity, degree l, parity e or o.
