@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -75,7 +76,7 @@ class Chain(Bijection):
         super().__init__()
         if not layers:
             raise ValueError("expected at least one layer, got none: pass the layers in the order they act on z")
-        for first, then in zip(layers, layers[1:]):
+        for first, then in pairwise(layers):
             if first.codomain != then.domain:
                 raise ValueError(f"expected matching spaces, got {first.codomain} then {then.domain}: reorder layers")
         self.layers = nn.ModuleList(layers)

@@ -50,6 +50,13 @@ class Action(ABC):
             y = x.detach().requires_grad_()
             return -torch.autograd.grad(self.energy(y).sum(), y)[0]
 
+    def gaussian_spectrum(self) -> Tensor | None:  # -> (*extents) or None
+        """Variances of the Fourier modes in the best Gaussian approximation of exp(-S): where flows may start.
+
+        In FFT order: x = ifft(√C fft(white noise)) has the covariance of that Gaussian. None where there is none.
+        """
+        return None
+
     @classmethod
     @abstractmethod
     def examples(cls: type[T]) -> Iterator[T]:
@@ -109,7 +116,10 @@ class Combination(Action):
         from lattices.theories.free_field import FreeField
         from lattices.theories.phi4 import Phi4
 
-        easy, hard = FreeField(extents=(4, 4), mass_squared=1.0), Phi4(extents=(4, 4), mass_squared=-4.0, quartic=8.0)
+        easy, hard = (
+            FreeField(extents=(4, 4), mass_squared=1.0),
+            Phi4(extents=(4, 4), mass_squared=-4.0, quartic=8.0),
+        )
         yield cls(((0.75, easy), (0.25, hard)))
 
 
