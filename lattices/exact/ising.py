@@ -37,7 +37,7 @@ def ising_torus_log_z(extents: Sequence[int], coupling: float) -> float:
         coupling: K in units of kT, of either sign.
 
     References:
-        B. Kaufman, Phys. Rev. 76 (1949) 1232, eq. (71).
+        B. Kaufman, Phys. Rev. 76 (1949) 1232.
     """
     return float(_torus_log_z(_plane(extents), checked_number("coupling", coupling)).real)
 
@@ -65,7 +65,7 @@ def onsager_log_z(coupling: float) -> float:
         coupling: K in units of kT, of either sign.
 
     References:
-        L. Onsager, Phys. Rev. 65 (1944) 117, eq. (109a).
+        L. Onsager, Phys. Rev. 65 (1944) 117.
     """
     coupling = abs(checked_number("coupling", coupling))
     modulus = _complementary_modulus(coupling)
@@ -86,7 +86,7 @@ def onsager_energy(coupling: float) -> float:
         coupling: K in units of kT, of either sign.
 
     References:
-        L. Onsager, Phys. Rev. 65 (1944) 117, eq. (116).
+        L. Onsager, Phys. Rev. 65 (1944) 117.
     """
     if checked_number("coupling", coupling) == 0:
         return 0.0
@@ -105,7 +105,7 @@ def onsager_magnetisation(coupling: float) -> float:
         coupling: K in units of kT.
 
     References:
-        C. N. Yang, Phys. Rev. 85 (1952) 808, eq. (96).
+        C. N. Yang, Phys. Rev. 85 (1952) 808.
     """
     if checked_number("coupling", coupling) <= ising_critical_coupling():
         return 0.0

@@ -49,8 +49,8 @@ def effective_sample_size(
 
         ESS = ⟨w⟩² / ⟨w²⟩ in [1/n, 1]
 
-    Biased upward at small n, and blind to modes that q misses (see `forward_effective_sample_size`). Log-
-    normal weights have ESS = exp(-var log w). Cost n × n_resamples.
+    Biased upward at small n, and blind to modes that q misses (see `forward_effective_sample_size`).
+    Log-normal weights have ESS = exp(-var log w). Cost n × n_resamples.
 
     Args:
         log_weights: logarithms up to a constant; -inf is a weight of zero.
