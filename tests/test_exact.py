@@ -31,9 +31,7 @@ def test_free_field_log_z(length: int, log_z: float) -> None:
 @pytest.mark.parametrize("extents", [(5,), (3, 2), (3, 2, 2), (2, 3, 1, 2)])
 def test_free_field_is_the_gaussian_of_its_quadratic_form(extents: tuple[int, ...]) -> None:
     fields = np.eye(math.prod(extents)).reshape(-1, *extents)
-    gradients = [
-        (np.roll(fields, -1, axis) - fields).reshape(len(fields), -1) for axis in range(1, fields.ndim)
-    ]
+    gradients = [(np.roll(fields, -1, axis) - fields).reshape(len(fields), -1) for axis in range(1, fields.ndim)]
     form = 0.7 * np.eye(len(fields)) + sum(gradient @ gradient.T for gradient in gradients)
     log_z = 0.5 * len(fields) * math.log(math.pi) - 0.5 * np.linalg.slogdet(form)[1]
     assert exact.free_field_log_z(extents, 0.7) == pytest.approx(log_z, abs=1e-12)
@@ -105,9 +103,7 @@ def test_phi4_of_two_neighbours_by_direct_quadrature() -> None:
 # ---------------------------------------------------------------------------------------------- Ising
 
 
-@pytest.mark.parametrize(
-    ("length", "log_z"), [(4, 15.521915458755), (8, 60.14178078906915), (16, 238.6422566351329)]
-)
+@pytest.mark.parametrize(("length", "log_z"), [(4, 15.521915458755), (8, 60.14178078906915), (16, 238.6422566351329)])
 def test_torus_published_digits_at_the_critical_point(length: int, log_z: float) -> None:
     assert exact.ising_torus_log_z((length, length), K_CRITICAL) == pytest.approx(log_z, abs=1e-12)
 
@@ -149,9 +145,7 @@ def test_large_torus_approaches_the_infinite_plane(coupling: float) -> None:
     degeneracy = math.log(2) if abs(coupling) > K_CRITICAL else 0  # of the ground state
     log_z = exact.ising_torus_log_z((256, 256), coupling) - degeneracy
     assert log_z / 256**2 == pytest.approx(exact.onsager_log_z(coupling), abs=1e-12)
-    assert exact.ising_torus_energy((256, 256), coupling) == pytest.approx(
-        exact.onsager_energy(coupling), abs=1e-11
-    )
+    assert exact.ising_torus_energy((256, 256), coupling) == pytest.approx(exact.onsager_energy(coupling), abs=1e-11)
 
 
 def test_critical_torus_has_the_amplitude_of_its_conformal_field_theory() -> None:
@@ -164,9 +158,7 @@ def test_critical_torus_has_the_amplitude_of_its_conformal_field_theory() -> Non
 
 
 def test_binder_cumulant_and_limits_of_the_magnetisation() -> None:
-    assert exact.ising_enumeration((4, 4), K_CRITICAL).binder_cumulant == pytest.approx(
-        0.617199318412, abs=1e-12
-    )
+    assert exact.ising_enumeration((4, 4), K_CRITICAL).binder_cumulant == pytest.approx(0.617199318412, abs=1e-12)
     free, frozen = exact.ising_enumeration((3, 3), 0), exact.ising_enumeration((3, 3), 10)
     assert free.magnetisation_squared == pytest.approx(1 / 9, abs=1e-14)
     assert frozen.magnetisation == pytest.approx(1, abs=1e-12)

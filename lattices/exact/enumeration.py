@@ -103,8 +103,7 @@ def _states(shape: tuple[int, ...], q: int) -> Iterator[np.ndarray]:  # -> (chun
     n_sites = math.prod(shape)
     if (n_sites - 1) * math.log(q) > math.log(_MAX_STATES):
         raise ValueError(
-            f"expected at most {_MAX_STATES} configurations, got {q}^{n_sites - 1}: "
-            "take a smaller lattice or simulate"
+            f"expected at most {_MAX_STATES} configurations, got {q}^{n_sites - 1}: take a smaller lattice or simulate"
         )
     for start in range(0, q ** (n_sites - 1), _CHUNK):
         codes = np.arange(start, min(start + _CHUNK, q ** (n_sites - 1)))

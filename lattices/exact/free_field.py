@@ -25,9 +25,7 @@ def free_field_spectrum(extents: Sequence[int], mass_squared: float) -> np.ndarr
     """
     lengths = checked_extents(extents)
     if checked_number("mass_squared", mass_squared) <= 0:
-        raise ValueError(
-            f"expected mass_squared > 0, got {mass_squared}: the zero mode of a massless field diverges"
-        )
+        raise ValueError(f"expected mass_squared > 0, got {mass_squared}: the zero mode of a massless field diverges")
     terms = [4 * np.sin(np.pi * np.arange(length) / length) ** 2 for length in lengths]
     return mass_squared + reduce(np.add.outer, terms)
 

@@ -16,9 +16,7 @@ def checked_extents(extents: Sequence[int], max_dimension: int = 4) -> tuple[int
     try:
         checked = tuple(operator.index(extent) for extent in extents)
     except TypeError as error:
-        raise TypeError(
-            f"expected a sequence of integers, got {extents!r}: pass extents as (4, 4)"
-        ) from error
+        raise TypeError(f"expected a sequence of integers, got {extents!r}: pass extents as (4, 4)") from error
     if not 1 <= len(checked) <= max_dimension or min(checked) < 1:
         raise ValueError(
             f"expected 1 to {max_dimension} positive extents, got {checked}: pass one length per direction"
@@ -39,9 +37,7 @@ def checked_count(name: str, value: int, minimum: int) -> int:
     try:
         checked = operator.index(value)
     except TypeError as error:
-        raise TypeError(
-            f"expected an integer {name}, got {value!r}: pass {name}={minimum} or more"
-        ) from error
+        raise TypeError(f"expected an integer {name}, got {value!r}: pass {name}={minimum} or more") from error
     if checked < minimum:
         raise ValueError(f"expected {name} >= {minimum}, got {checked}: increase {name}")
     return checked

@@ -143,9 +143,7 @@ def _torus_log_z(shape: tuple[int, ...], coupling: complex) -> complex:
     return cmath.log(total / 2) + largest + 2 * sign * coupling * math.prod(shape)
 
 
-def _log_product(
-    shape: tuple[int, ...], boundary: tuple[int, ...], sign: int, q: complex
-) -> tuple[complex, complex]:
+def _log_product(shape: tuple[int, ...], boundary: tuple[int, ...], sign: int, q: complex) -> tuple[complex, complex]:
     """½ Σ_k log[(1 - 2q - q²)² + 4q (1 - q²) (sin² k₁/2 + sin² k₂/2)] without k = 0, and the factor of k = 0.
 
     That mode is its own partner and enters as 2q + q² - 1, with the sign of 1 - sinh 2|K|. K < 0: k → π - k.

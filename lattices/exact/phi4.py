@@ -26,9 +26,7 @@ class Phi4Moments:
     quadrature_error: float
 
 
-def phi4_moments(
-    extents: Sequence[int], mass_squared: float, quartic: float, n_nodes: int = 12
-) -> Phi4Moments:
+def phi4_moments(extents: Sequence[int], mass_squared: float, quartic: float, n_nodes: int = 12) -> Phi4Moments:
     """log Z, ⟨φ²⟩ and ⟨φ⁴⟩ of φ⁴ theory on a small torus: rings, 2×L, 3×L, 4×L, 2×2×L.
 
         S = Σ_x [ Σ_μ (φ_{x+μ} - φ_x)² + m² φ_x² + λ φ_x⁴ ],    Z = ∫ d^Vφ e^{-S} = Tr T^L
@@ -63,9 +61,7 @@ def _check(shape: tuple[int, ...], mass_squared: float, quartic: float) -> None:
             "simulate larger lattices"
         )
     if quartic == 0 and mass_squared <= 0:
-        raise ValueError(
-            f"expected quartic > 0 or mass_squared > 0, got {quartic} and {mass_squared}: Z diverges"
-        )
+        raise ValueError(f"expected quartic > 0 or mass_squared > 0, got {quartic} and {mass_squared}: Z diverges")
 
 
 @dataclass(frozen=True)
@@ -79,9 +75,7 @@ class _TransferMatrix:
     root: np.ndarray  # (n**sites,): √D
 
     @classmethod
-    def of(
-        cls, shape: tuple[int, ...], length: int, mass_squared: float, quartic: float, n: int
-    ) -> _TransferMatrix:
+    def of(cls, shape: tuple[int, ...], length: int, mass_squared: float, quartic: float, n: int) -> _TransferMatrix:
         shift = 1.5 * sum(extent > 1 for extent in (*shape, length))  # brings the rule close to the marginal
         nodes, weights = _gauss_rule(mass_squared + shift, quartic, n)
         sites = math.prod(shape)
@@ -165,9 +159,7 @@ def _gauss_rule(quadratic: float, quartic: float, n: int) -> tuple[np.ndarray, n
     return (nodes - nodes[::-1]) / 2, (weights + weights[::-1]) / 2
 
 
-def _tabulated(
-    quadratic: float, quartic: float, n: int = 4000, depth: float = 100
-) -> tuple[np.ndarray, np.ndarray]:
+def _tabulated(quadratic: float, quartic: float, n: int = 4000, depth: float = 100) -> tuple[np.ndarray, np.ndarray]:
     """Midpoints and e^{-a x² - λ x⁴} dx where the exponent is within `depth` of its minimum."""
     if quadratic >= 0:
         square = 2 * depth / (quadratic + math.sqrt(quadratic**2 + 4 * quartic * depth))
