@@ -49,9 +49,7 @@ def log_det_error(transform: Map, x: Tensor, parameters: Tensor) -> Tensor:
     return (slope.log() - log_det).abs().max()
 
 
-def parity_error(
-    transform: ElementwiseTransform, x: Tensor, parameters: Tensor, parity: tuple[str, ...]
-) -> Tensor:
+def parity_error(transform: ElementwiseTransform, x: Tensor, parameters: Tensor, parity: tuple[str, ...]) -> Tensor:
     sign = x.new_tensor([1.0 if p == "even" else -1.0 for p in parity])
     y, log_det = transform.forward(x, parameters)
     mirrored, same_log_det = transform.forward(-x, sign * parameters)
@@ -151,6 +149,21 @@ def test_everything_is_finite_at_the_edges(transform: ElementwiseTransform, scal
         assert all(t.isfinite().all() for t in (y, log_det, *gradients))
         if scale < 2:
             assert log_det_error(direction, x, parameters.detach()) < 1e-9
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+def test_spline_is_differentiable_at_its_own_knots(dtype: torch.dtype, inverse: bool) -> None:
+    _, parameters = draw(RationalQuadraticSpline(), n=100, scale=30.0, dtype=dtype)
+    sums = (1 / (1 + 10**0.75 * (-parameters[:, :16]).exp()) + 1 / (10**1.5 - 1)).unflatten(1, (2, 8)).cumsum(2)
+    knots = (10 * sums / sums[..., -1:] - 5)[:, int(inverse)]
+    x = torch.cat((knots, knots.nextafter(knots + 1), knots.nextafter(knots - 1)), 1).requires_grad_()
+    parameters = parameters.unsqueeze(1).expand(-1, 24, -1).clone().requires_grad_()
+    y, log_det = spline(x, parameters, 5.0, inverse)
+    gradients = torch.autograd.grad((y.sum(), log_det.sum()), (x, parameters))
+    assert all(t.isfinite().all() for t in (y, log_det, *gradients))
+    jump = (y.detach()[:, :8] - y.detach()[:, 8:16]).abs().max()
+    assert jump < 1e7 * torch.finfo(dtype).eps  # slopes reach 1e6 at such parameters
 
 
 @every
@@ -287,8 +300,7 @@ def test_traces_into_one_graph(transform: ElementwiseTransform) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
-@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize(("dtype", "inverse"), [(torch.float32, False), (DOUBLE, True)])
 def test_compiled_spline_with_gradients(dtype: torch.dtype, inverse: bool) -> None:
     torch.compiler.reset()
     x, parameters = (t.requires_grad_() for t in draw(RationalQuadraticSpline(), n=500, dtype=dtype))
