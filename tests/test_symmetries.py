@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import pickle
-import pkgutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-import symmetries
 from symmetries import defining as standard
 from symmetries import finite, lie, phases, representation, rotations, spectra, young
 from symmetries.finite import Cyclic, Dihedral, Hyperoctahedral, Product, Symmetric
@@ -25,18 +21,11 @@ from symmetries.irreps import irreps
 from symmetries.lie import SU2, SU3, SUN, U1
 from symmetries.representation import Representation, Trivial, invariant_projector, isotypic_projector
 from symmetries.rotations import O3, RotationIrreps
-from tests import laws_symmetries as laws
+from tests.discovery import concrete
+from tests.laws import groups as laws
 
 MODULES = (finite, lie, phases, representation, rotations, standard, young)
 NAMES = {name: value for module in MODULES for name, value in vars(module).items()}
-
-
-def concrete(noun: type) -> Iterator[Any]:
-    for module in pkgutil.iter_modules(symmetries.__path__):
-        importlib.import_module(f"symmetries.{module.name}")
-    for child in noun.__subclasses__():
-        if child.__module__.startswith("symmetries."):
-            yield from concrete(child) if inspect.isabstract(child) else [child]
 
 
 GROUPS = [example for cls in concrete(Group) for example in cls.examples()]

@@ -21,7 +21,8 @@ class Continuous(Architecture):
     Args:
         frequencies: ω_f of the features sin(ω_f ψ), as multiples of 1/σ, σ² the mean variance of the base.
         smoothing: masses of further features on ψ = m²/(m² + k̂²) φ.
-        radius: range of the kernels in lattice units; None for the full range.
+        radius: range of the orbit kernels in lattice units; None for the full range.
+        tails: masses of Yukawa kernels beside them.
         n_times: Legendre polynomials in time.
         n_steps: integration steps.
         method: "rk4", "dopri5" or "dop853".
@@ -32,6 +33,7 @@ class Continuous(Architecture):
     frequencies: tuple[float, ...] = (0.3, 0.6, 0.9, 1.2, 1.5)
     smoothing: tuple[float, ...] = ()
     radius: float | None = None
+    tails: tuple[float, ...] = ()
     n_times: int = 4
     n_steps: int = 8
     method: str = "rk4"
@@ -43,7 +45,7 @@ class Continuous(Architecture):
         deviation = float(base.spectrum.double().mean().sqrt())
         frequencies = tuple(omega / deviation for omega in self.frequencies)
         spec = VectorFieldSpec(
-            frequencies, self.smoothing, self.radius, self.n_times, self.odd, n_context=self.n_context
+            frequencies, self.smoothing, self.radius, self.tails, self.n_times, self.odd, n_context=self.n_context
         )
         return Transformed(base, ContinuousFlow(action.field, spec, self.n_steps, self.method, dtype))
 

@@ -24,7 +24,8 @@ class VectorFieldSpec:
     Args:
         frequencies: ω_f of the features sin(ω_f ψ), in units of 1/field.
         smoothing: masses m of further features on ψ = m²/(m² + k̂²) φ (collective, long-range modes); () for none.
-        radius: range of the kernels in lattice units, None for the full range.
+        radius: range of the orbit kernels in lattice units, None for the full range.
+        tails: masses m of Yukawa kernels m²/(m² + k̂²) beside them: long range for few parameters.
         n_times: number of Legendre polynomials in time.
         odd: keep x ↦ -x as a symmetry; otherwise cosines and a constant drift are added.
         n_context: number of couplings the flow is conditioned on.
@@ -34,6 +35,7 @@ class VectorFieldSpec:
     frequencies: tuple[float, ...] = (0.7, 1.4, 2.1, 2.8, 3.5)
     smoothing: tuple[float, ...] = ()
     radius: float | None = None
+    tails: tuple[float, ...] = ()
     n_times: int = 4
     odd: bool = True
     n_context: int = 0
@@ -42,8 +44,8 @@ class VectorFieldSpec:
     def __post_init__(self) -> None:
         if self.n_times < 1 or self.n_context < 0 or self.context_degree < 1:
             raise ValueError(f"expected n_times >= 1, n_context >= 0 and context_degree >= 1, got {self}: raise them")
-        if any(not m > 0 for m in self.smoothing):
-            raise ValueError(f"expected positive smoothing masses, got {self.smoothing}: leave () for none")
+        if any(not m > 0 for m in (*self.smoothing, *self.tails)):
+            raise ValueError(f"expected positive masses, got {self.smoothing} and {self.tails}: leave () for none")
 
     def features(self) -> tuple[list[float], list[float]]:
         """Frequencies and phases of sin(ω ψ + phase)."""
@@ -64,9 +66,9 @@ class ContinuousFlow(Bijection):
         W_a(t) = Σ_{j,b} θ_{jab} P_j(2t - 1) K_b,
         div v = Σ_{h,f} ω_f (W_{hf} * G_h)(0) Σ_x cos(ω_f ψ_h(x)) + V W_0(0).
 
-    K_b are point-group orbit kernels, P_j Legendre polynomials; everything is linear in the parameters θ, zero θ is
-    the identity. The divergence is exact, so log|det| is exact up to the integration error, O(h^order), which
-    `integration_error` measures. Cost: O(F V log V) per evaluation. `transferred` moves θ to a larger lattice.
+    K_b are point-group orbit and Yukawa kernels, P_j Legendre polynomials; everything is linear in the parameters θ,
+    and zero θ is the identity. The divergence is exact, so log|det| is exact up to the integration error, O(h^order),
+    which `integration_error` measures. Cost: O(F V log V) per evaluation.
 
     Args:
         field: real scalar fields in d = 1…4.
@@ -95,10 +97,9 @@ class ContinuousFlow(Bijection):
         self.theta = nn.Parameter(torch.zeros(shape, dtype=dtype))
 
     def _add_constants(self, lattice: Lattice, dtype: torch.dtype) -> None:
-        spectrum = self.kernels.spectrum()
         k_squared = lattice.laplacian_spectrum()[..., : lattice.extents[-1] // 2 + 1]
-        smoothers = [m * m / (m * m + k_squared) for m in self.spec.smoothing]
-        smooth = torch.stack([torch.ones_like(k_squared), *smoothers])
+        smooth = torch.stack([torch.ones_like(k_squared), *_yukawas(self.spec.smoothing, k_squared)])
+        spectrum = torch.stack([*self.kernels.spectrum(), *_yukawas(self.spec.tails, k_squared)])
         weight = torch.full_like(k_squared, 2.0)
         weight[..., 0] = 1.0
         if lattice.extents[-1] % 2 == 0:
@@ -180,6 +181,7 @@ class ContinuousFlow(Bijection):
         other = ContinuousFlow(field, replace(self.spec, radius=radius), self.n_steps, self.method, self.theta.dtype)
         index = {d: b for b, d in enumerate(self.kernels.displacements)}
         pairs = [(index[d], b) for b, d in enumerate(other.kernels.displacements) if d in index]
+        pairs += [(-n, -n) for n in range(1, len(self.spec.tails) + 1)]
         with torch.no_grad():
             old, new = (list(column) for column in zip(*pairs))
             other.theta[..., new] = self.theta[..., old].to(other.theta.device)
@@ -253,7 +255,12 @@ class ContinuousFlow(Bijection):
     def examples(cls) -> Iterator[ContinuousFlow]:
         """Square, rectangular with context and smoothing, without Z₂, one- and three-dimensional."""
         yield cls(FieldSpace(Lattice((4, 4))), VectorFieldSpec(n_times=2), method="dop853")
-        conditional = VectorFieldSpec((0.5, 1.0), smoothing=(0.7,), radius=1.5, n_times=2, n_context=2)
+        conditional = VectorFieldSpec((0.5, 1.0), smoothing=(0.7,), radius=1.5, tails=(1.0,), n_times=2, n_context=2)
         yield cls(FieldSpace(Lattice((3, 4))), conditional, method="dop853")
         yield cls(FieldSpace(Lattice((5,))), VectorFieldSpec((1.0,), n_times=1, odd=False), method="dop853")
         yield cls(FieldSpace(Lattice((2, 2, 3))), VectorFieldSpec((0.8,), n_times=2), method="dop853")
+
+
+def _yukawas(masses: tuple[float, ...], k_squared: Tensor) -> list[Tensor]:
+    """m²/(m² + k̂²) for each mass: kernels of range 1/m with unit weight."""
+    return [m * m / (m * m + k_squared) for m in masses]

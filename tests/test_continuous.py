@@ -1,0 +1,126 @@
+"""The continuous flow: integration orders, kernels, transfer to other lattices, and tangents of its parameters."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from flows.bases import GaussianField
+from flows.distribution import Transformed
+from flows.layers.continuous import ContinuousFlow, VectorFieldSpec
+from flows.layers.integration import integrate, tableau
+from flows.layers.kernels import OrbitKernels
+from lattices.fields import Circle, FieldSpace
+from lattices.invariance import PointGroup
+from lattices.lattice import Lattice
+
+SQUARE = FieldSpace(Lattice((4, 4)))
+LAYERS = [pytest.param(flow, id=str(i)) for i, flow in enumerate(ContinuousFlow.examples())]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def randomised(flow: ContinuousFlow, scale: float = 0.1) -> ContinuousFlow:
+    with torch.no_grad():
+        flow.theta.copy_(scale * torch.randn(flow.theta.shape, generator=seeded(1), dtype=flow.theta.dtype))
+    return flow
+
+
+def couplings(flow: ContinuousFlow, n: int) -> Tensor | None:
+    return torch.randn(n, flow.spec.n_context, generator=seeded(2)).double() if flow.spec.n_context else None
+
+
+@pytest.mark.parametrize("method", ["rk4", "dopri5", "dop853"])
+def test_integrators_have_their_order(method: str) -> None:
+    def rates(t: float, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (math.cos(t) * state[0],)  # y = exp(sin t)
+
+    counts = (2, 4) if method == "dop853" else (8, 16)
+    start = (torch.ones(1, dtype=torch.float64),)
+    ends = [integrate(rates, start, (0.0, 2.0), n, method)[0] for n in counts]
+    errors = [abs(float(end) - math.exp(math.sin(2.0))) for end in ends]
+    slope = math.log2(errors[0] / errors[1])
+    assert slope > tableau(method).order - 0.5
+    assert not slope > tableau(method).order + 2.5  # a constant error would give 0, noise anything
+
+
+def test_doubling_the_steps_measures_the_integration_error() -> None:
+    flow = randomised(ContinuousFlow(SQUARE, n_steps=4))
+    z = SQUARE.random(16, seeded())
+    exact = flow.refined(8, "dop853")(z)[1]
+    truth = (flow(z)[1] - exact).abs().detach()
+    assert torch.allclose(flow.integration_error(z), truth, rtol=0.3, atol=1e-3 * float(truth.max()))
+    assert float(flow.refined(16).integration_error(z).mean()) < float(truth.mean()) / 4**3
+
+
+@pytest.mark.parametrize("kernels", list(OrbitKernels.examples()), ids=str)
+def test_kernels_average_over_orbits(kernels: OrbitKernels) -> None:
+    lattice = kernels.lattice
+    real = torch.fft.irfftn(kernels.spectrum().to(torch.complex128), s=lattice.extents, dim=lattice.axes)
+    assert torch.allclose(real.flatten(1).sum(1), torch.ones(len(real), dtype=torch.float64))
+    field = FieldSpace(lattice)
+    for g in PointGroup().generators(field):
+        assert torch.allclose(g.apply(real, field), real, atol=1e-14)
+    assert int((real.abs() > 1e-12).sum(0).max()) == 1  # orbits are disjoint
+    if kernels.radius is None:
+        assert float(real.abs().sum(0).min()) > 0  # and cover the box
+
+
+@pytest.mark.parametrize("flow", LAYERS)
+def test_tangents_are_derivatives_of_log_density(flow: ContinuousFlow) -> None:
+    flow = randomised(flow).refined(64, "rk4")
+    base = GaussianField.free(flow.domain.lattice, mass_squared=1.0)
+    context = couplings(flow, 3)
+    z = base.sample(3, generator=seeded())
+    pushed, tangents = flow.push_tangents(z, base.score(z), context)
+
+    def log_prob(theta: Tensor) -> Tensor:
+        moved = flow.refined(flow.n_steps)
+        moved.theta = torch.nn.Parameter(theta)
+        return Transformed(base, moved).log_prob(pushed.x, context)
+
+    direction = torch.randn(flow.theta.shape, generator=seeded(3), dtype=torch.float64)
+    epsilon = 1e-4
+    with torch.no_grad():
+        theta = flow.theta.detach()
+        slope = (log_prob(theta + epsilon * direction) - log_prob(theta - epsilon * direction)) / (2 * epsilon)
+    predicted = tangents @ direction.flatten()
+    assert torch.allclose(predicted, slope, rtol=1e-2, atol=1e-2)  # trapezoidal rule, h = 1/64
+    assert not torch.allclose(-predicted, slope, rtol=1e-2, atol=1e-2)
+
+
+def test_transfer_keeps_the_map_of_fields_that_repeat() -> None:
+    small = randomised(ContinuousFlow(SQUARE, VectorFieldSpec(radius=1.5, tails=(0.8,), n_times=2)))
+    large = small.transferred(Lattice((8, 8)), radius=1.5)
+    z = SQUARE.random(5, seeded())
+    tiled = large(z.repeat(1, 2, 2))[0]
+    assert torch.allclose(tiled, small(z)[0].repeat(1, 2, 2), atol=1e-12)
+    local = randomised(ContinuousFlow(SQUARE, VectorFieldSpec(radius=1.5, n_times=2)))  # no images of K at 0
+    wide = local.transferred(Lattice((8, 8)), radius=1.5)
+    assert torch.allclose(wide(z.repeat(1, 2, 2))[1], 4 * local(z)[1], atol=1e-10)
+
+
+def test_transfer_to_a_longer_range_changes_nothing() -> None:
+    small = randomised(ContinuousFlow(SQUARE, VectorFieldSpec(radius=1.0, n_times=2)))
+    z = FieldSpace(Lattice((6, 6))).random(3, seeded())
+    near, far = (small.transferred(Lattice((6, 6)), radius)(z) for radius in (1.0, None))
+    assert torch.allclose(near[0], far[0])
+    assert torch.allclose(near[1], far[1])
+
+
+def test_bad_input_is_refused() -> None:
+    with pytest.raises(ValueError, match="real scalar field"):
+        ContinuousFlow(FieldSpace(Lattice((4, 4)), Circle()))
+    with pytest.raises(ValueError, match="n_steps >= 1"):
+        ContinuousFlow(SQUARE, n_steps=-1)
+    with pytest.raises(ValueError, match="rk4, dopri5, dop853"):
+        ContinuousFlow(SQUARE, method="euler")(SQUARE.random(1, seeded()))
+    with pytest.raises(ValueError, match="expected 0 couplings"):
+        ContinuousFlow(SQUARE)(SQUARE.random(1, seeded()), torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="radius >= 0"):
+        OrbitKernels(Lattice((4, 4)), radius=-1)
