@@ -32,10 +32,10 @@ def check_finite(name: str, value: object) -> None:
 
 def check_stable(*leading: tuple[str, float]) -> None:
     """Raise unless the first coupling that is not zero, from the highest power of the field down, is positive."""
-    name, value = next((pair for pair in leading if pair[1] != 0), leading[-1])
-    if value <= 0:
-        names = " or ".join(name for name, _ in leading)
+    names = [name for name, _ in leading]
+    decisive = next((i for i, (_, value) in enumerate(leading) if value != 0), len(leading) - 1)
+    if leading[decisive][1] <= 0:
         raise ValueError(
-            f"expected an action bounded from below, got {name} = {value:g}: exp(-S) has no finite integral; "
-            f"make {names} positive"
+            f"expected an action bounded from below, got {names[decisive]} = {leading[decisive][1]:g}: "
+            f"exp(-S) has no finite integral, make {' or '.join(names[: decisive + 1])} positive"
         )

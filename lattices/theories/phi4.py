@@ -103,7 +103,7 @@ def field_scale(form: str, kappa: float | None = None) -> float:
     """
     if form == "D":
         if kappa is None or not (math.isfinite(kappa) and kappa > 0):
-            raise ValueError(f"expected kappa > 0 for form D, got {kappa}: staggered signs of the field flip it")
+            raise ValueError(f"expected kappa > 0 for form D, got {kappa}: give the field staggered signs instead")
         return math.sqrt(kappa)
     if form not in ("A", "B", "C"):
         raise ValueError(f"expected one of the forms A, B, C, D, got {form!r}: choose one of them")
