@@ -85,7 +85,6 @@ class GaussianField(Distribution):
         dtype: of samples and densities.
 
     Symmetries: translations, sign flip; the point group if the spectrum has it.
-    References: Albergo et al. (2021), 2101.08176, section III B, for the free field as a base.
     """
 
     spectrum: Tensor

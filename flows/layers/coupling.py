@@ -19,6 +19,7 @@ from flows.transforms.spline import RationalQuadraticSpline
 from lattices.fields import FieldSpace, Real
 from lattices.invariance import PointGroup, SignFlip, Symmetry, Translations
 from lattices.lattice import Lattice
+from lattices.partitions import checkerboard
 
 
 @final
@@ -37,30 +38,25 @@ class Coupling(Bijection):
         colour: 0 moves the sites with even x_1 + … + x_d, 1 the others.
 
     Symmetries: translations that keep the colours; of the point group and the sign flip what the conditioner has.
-    References: Albergo et al. (2019), 1904.12072, eq. 9.
+    References: Albergo et al. (2019), 1904.12072.
     """
-
-    active: Tensor
-    frozen: Tensor
-    order: Tensor
 
     def __init__(
         self, field: FieldSpace, transform: ElementwiseTransform, conditioner: Conditioner, colour: int = 0
     ) -> None:
         super().__init__()
-        active, frozen = checkerboard(field.lattice, colour)
         self.domain = self.codomain = _checked_field(field)
         if conditioner.lattice != field.lattice or conditioner.parity != transform.parity:
             raise ValueError(
                 f"expected a conditioner for {field.lattice} and {transform}, got one for {conditioner.lattice} "
                 f"and {len(conditioner.parity)} parameters: build it with parity=transform.parity"
             )
+        if colour not in (0, 1):
+            raise ValueError(f"expected colour 0 or 1, got {colour!r}: alternate them from layer to layer")
+        self.partition = checkerboard(field.lattice)
         self.transform, self.conditioner, self.colour = transform, conditioner, colour
         inherited = (s for s in conditioner.symmetries if s in (PointGroup(), SignFlip()))
         self.symmetries: tuple[Symmetry, ...] = (Translations(parity=True), *inherited)
-        buffers = {"active": active, "frozen": frozen, "order": torch.cat((active, frozen)).argsort()}
-        for name, index in buffers.items():
-            self.register_buffer(name, index, persistent=False)
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         half, parameters = self._split(z, context)
@@ -75,27 +71,31 @@ class Coupling(Bijection):
 
         s'_A = (s_A - ∂_A log|T'|) / T',   s'_B = s_B - ∂_B [log|det| + s'_A · x_A]
         """
-        s = score.flatten(1)
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             half, parameters = self._split(z, context)
             half = half.detach().requires_grad_()
             moved, log_slope = self.transform.forward(half, parameters)
             (bend,) = torch.autograd.grad(log_slope.sum(), half, retain_graph=True, materialize_grads=True)
-            pushed = ((s[:, self.active] - bend) * torch.exp(-log_slope)).detach()
+            pushed = ((self._active(score) - bend) * torch.exp(-log_slope)).detach()
             (pull,) = torch.autograd.grad(log_slope.sum() + (pushed * moved).sum(), z)
         x, log_det = self._merge(z.detach(), moved.detach(), log_slope.detach())
         return Scored(x, log_det, self._merge(score - pull, pushed, log_slope)[0])
 
+    def _active(self, x: Tensor) -> Tensor:  # (batch, *extents) -> (batch, V/2)
+        return self.partition.split(x)[self.colour].flatten(1)
+
     def _split(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """The active values (batch, V/2) and their parameters (batch, V/2, n_parameters)."""
-        background = x.flatten(1).index_fill(1, self.active, 0.0).view_as(x)
-        return x.flatten(1)[:, self.active], self.conditioner(background, self.active, context)
+        active = self.partition.indices[self.colour]
+        background = x.flatten(1).index_fill(1, active, 0.0).view_as(x)
+        return self._active(x), self.conditioner(background, active, context)
 
     def _merge(self, x: Tensor, moved: Tensor, log_slope: Tensor) -> tuple[Tensor, Tensor]:
         """x with its active values replaced, and the log-det."""
-        both = torch.cat((moved, x.flatten(1)[:, self.frozen]), 1)
-        return both[:, self.order].view_as(x), log_slope.sum(1)
+        parts = list(self.partition.split(x))
+        parts[self.colour] = moved.view_as(parts[self.colour])
+        return self.partition.merge(parts), log_slope.sum(1)
 
     @classmethod
     def examples(cls) -> Iterator[Coupling]:
@@ -111,15 +111,6 @@ class Coupling(Bijection):
             lattice = Lattice(extents)
             conditioner = ParityConvolutions(lattice, transform.parity, spec)
             yield cls(FieldSpace(lattice), transform, conditioner, colour % 2)
-
-
-def checkerboard(lattice: Lattice, colour: int) -> tuple[Tensor, Tensor]:  # -> (V/2,), (V/2,)
-    """Flat indices of the sites with x_1 + … + x_d = colour modulo 2, and of the others."""
-    lattice.require_even("a checkerboard")
-    if colour not in (0, 1):
-        raise ValueError(f"expected colour 0 or 1, got {colour!r}: alternate them from layer to layer")
-    active = lattice.coordinates().sum(1) % 2 == colour
-    return active.nonzero().flatten(), (~active).nonzero().flatten()
 
 
 def _checked_field(field: FieldSpace) -> FieldSpace:
