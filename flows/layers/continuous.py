@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
@@ -49,10 +50,9 @@ class VectorFieldSpec:
 
     def features(self) -> tuple[list[float], list[float]]:
         """Frequencies and phases of sin(ω ψ + phase)."""
-        sines = [(omega, 0.0) for omega in self.frequencies]
-        cosines = [] if self.odd else [(omega, torch.pi / 2) for omega in (0.0, *self.frequencies)]
-        frequencies, phases = zip(*(sines + cosines))
-        return list(frequencies), list(phases)
+        cosines = () if self.odd else (0.0, *self.frequencies)
+        phases = [0.0] * len(self.frequencies) + [math.pi / 2] * len(cosines)
+        return [*self.frequencies, *cosines], phases
 
     def monomials(self) -> list[tuple[int, ...]]:
         """The products of couplings, by index, that coefficients are linear in; the first is 1."""
@@ -199,35 +199,36 @@ class ContinuousFlow(Bijection):
 
     def _velocity(self, coefficients: Tensor, x: Tensor, score: Tensor | None) -> Fields:
         """(dφ/dt, div v) and, given a score s, ds/dt."""
-        hat, sine, cosine = self._features(x)
+        hats, sine, cosine = self._features(x)
         kernels = torch.einsum("bak,k...->ba...", coefficients, self.spectrum)
-        origin = torch.einsum("bak,ak->ba", coefficients, self.kappa)
-        velocity = self._real((kernels * torch.cat([self._hat(sine), hat[:, None]], 1)).sum(1))
+        origin = torch.einsum("bak,ak->ba", coefficients, self.kappa)  # W_a(0), times ω of the sines
+        velocity = self._real((kernels * hats).sum(1))
         divergence = (cosine.flatten(2).sum(2) * origin[:, :-1]).sum(1) + origin[:, -1] * self.domain.lattice.volume
         if score is None:
             return velocity, divergence
-        score_hat = self._hat(score)
-        pulled = self._real(kernels[:, :-1] * score_hat[:, None])
+        pulled = self._real(kernels * self._hat(score)[:, None])  # W_a * s
         omega = self.omega.repeat(len(self.smooth), *[1] * (x.ndim - 1))
-        local = omega * (cosine * pulled - sine * origin[:, :-1].unflatten(1, (-1, *[1] * (x.ndim - 1))))
-        local = local.unflatten(1, (len(self.smooth), -1)).sum(2)
-        back = (self._hat(local) * self.smooth).sum(1) + kernels[:, -1] * score_hat
-        return velocity, divergence, -self._real(back)
+        column = origin.reshape(*origin.shape, *[1] * (x.ndim - 1))
+        local = omega * (cosine * pulled[:, :-1] - sine * column[:, :-1])
+        local = local.reshape(len(x), len(self.smooth), len(self.omega), *x.shape[1:]).sum(2)
+        back = self._real((self._hat(local) * self.smooth).sum(1)) + pulled[:, -1]
+        return velocity, divergence, -back
 
     def _stein(self, x: Tensor, score: Tensor) -> Tensor:  # -> (batch, n_features, n_kernels)
         """div v_a + s · v_a for the elementary fields v_{ab} = K_b * feature_a; zero mean under the density of s."""
-        hat, sine, cosine = self._features(x)
-        features = torch.cat([self._hat(sine), hat[:, None]], 1)
-        overlap = (self._hat(score).conj()[:, None] * features).real.flatten(2) @ self.weighted.T
+        hats, _, cosine = self._features(x)
+        overlap = (self._hat(score).conj()[:, None] * hats).real.flatten(2) @ self.weighted.T
         sums = torch.cat([cosine.flatten(2).sum(2), x.new_full((len(x), 1), self.domain.lattice.volume)], 1)
         return overlap + sums[..., None] * self.kappa
 
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """φ̂ on the half grid, sin(ω ψ_h) and cos(ω ψ_h) as (batch, h·f, *extents)."""
-        hat = self._hat(x)
-        psi = self._real(hat[:, None] * self.smooth) if len(self.smooth) > 1 else x[:, None]
+        """Transforms (batch, h·f + 1, *half) of sin(ω ψ_h) and φ; sin(ω ψ_h) and cos(ω ψ_h) (batch, h·f, *extents)."""
+        psi = x[:, None]
+        if len(self.smooth) > 1:
+            psi = self._real(self._hat(psi) * self.smooth)
         angle = (psi[:, :, None] * self.omega + self.phase).flatten(1, 2)
-        return hat, torch.sin(angle), torch.cos(angle)
+        sine = torch.sin(angle)
+        return self._hat(torch.cat([sine, x[:, None]], 1)), sine, torch.cos(angle)
 
     def _hat(self, x: Tensor) -> Tensor:
         return torch.fft.rfftn(x, dim=self.domain.lattice.axes)
