@@ -1,0 +1,163 @@
+"""Laws of actions: each raises AssertionError, naming the action that breaks it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lattices.action import Action, ActionFamily
+from tests.laws.fields import generator, real, refusal
+
+TOLERANCE = 1e-12
+
+
+def fields_of(action: Action, n: int = 5, dtype: torch.dtype = torch.float64) -> Tensor:
+    """A few random fields."""
+    return action.field.random(n, generator(), dtype)
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """Largest difference, relative to the larger of 1 and the values."""
+    return ((a - b).abs().max() / b.abs().max().clamp(min=1)).item()
+
+
+def one_value_per_field(action: Action) -> None:
+    """S(x) is real, finite, (batch,) and of the dtype of x; the force is like x."""
+    for dtype in (torch.float32, torch.float64):
+        x = fields_of(action, dtype=dtype)
+        energy, force = action(x), action.force(x)
+        assert energy.shape == (len(x),), f"{action}: S has shape {tuple(energy.shape)}"
+        assert energy.dtype == dtype, f"{action}: S has dtype {energy.dtype} for {dtype}"
+        assert energy.isfinite().all(), f"{action}: S is not finite"
+        assert force.shape == x.shape, f"{action}: the force has shape {tuple(force.shape)}"
+        assert force.dtype == x.dtype, f"{action}: the force has dtype {force.dtype}"
+
+
+def precise_in_single(action: Action) -> None:
+    """S in float32 agrees with float64 to a few ulp of its largest terms."""
+    x = fields_of(action, dtype=torch.float32)
+    assert distance(action(x).double(), action(x.to(torch.promote_types(x.dtype, torch.float64)))) < 1e-5, f"{action}"
+
+
+def follows_device(action: Action) -> None:
+    """Nothing inside stays behind on another device: S and the force of a meta tensor are meta tensors."""
+    x = fields_of(action).to("meta")
+    assert action.energy(x).device == action.force(x).device == x.device, f"{action} leaves the device of x"
+
+
+def invariant_as_claimed(action: Action) -> None:
+    """S(g·x) = S(x) for every generator of every claimed symmetry, and something is claimed."""
+    x = fields_of(action)
+    assert action.symmetries, f"{action} claims no symmetry"
+    for symmetry in action.symmetries:
+        for g in symmetry.generators(action.field):
+            error = distance(action(action.field.act(g, x)), action(x))
+            assert error < TOLERANCE, f"{action} changes by {error:.1e} under {g} of {symmetry}"
+
+
+def broken_as_claimed(action: Action) -> None:
+    """S(g·x) ≠ S(x) for the transformation named as no symmetry."""
+    x = fields_of(action)
+    moved = action.field.act(action.broken, x)
+    assert distance(action(moved), action(x)) > 1e-6, f"{action} is invariant under {action.broken}"
+
+
+def force_is_minus_gradient(action: Action, step: float = 1e-3) -> None:
+    """-F·v = dS(x + εv)/dε along random directions v, by a fourth-order difference."""
+    x = fields_of(action)
+    v = torch.randn(x.shape, generator=generator(7), dtype=x.dtype) / math.sqrt(x[0].numel())
+
+    def difference(k: int) -> Tensor:
+        return action.energy(x + k * step * v) - action.energy(x - k * step * v)
+
+    slope = (8 * difference(1) - difference(2)) / (12 * step)
+    error = distance(-(real(action.force(x)) * real(v)).sum(1), slope)
+    assert error < 1e-7, f"{action}: the force is not -∂S/∂x, {error:.1e} off"
+
+
+def force_is_differentiable(action: Action) -> None:
+    """The energy can be differentiated by autograd, and agrees with the force; x is not changed in place."""
+    x = fields_of(action).requires_grad_()
+    before = x.detach().clone()
+    gradient = torch.autograd.grad(action(x).sum(), x)[0]
+    assert distance(action.force(x.detach()), -gradient) < TOLERANCE, f"{action}: force and autograd differ"
+    assert torch.equal(x.detach(), before), f"{action} changes its argument"
+
+
+def batch_independent(action: Action) -> None:
+    """A configuration's S does not depend on its companions."""
+    x = fields_of(action)
+    alone = torch.cat([action(one) for one in x.split(1)])
+    assert distance(action(x), alone) < TOLERANCE, f"{action}: S depends on the rest of the batch"
+    assert distance(action(x.flip(0)), alone.flip(0)) < TOLERANCE, f"{action}: S depends on the order of the batch"
+
+
+def tiles(action: Any) -> None:
+    """The action of a field repeated along an axis is twice that of the field (for actions with `extents`)."""
+    x, first = fields_of(action), action.field.lattice_axes[0]
+    twice = replace(action, extents=(2 * action.extents[0], *action.extents[1:]))
+    assert distance(twice(torch.cat([x, x], first)), 2 * action(x)) < TOLERANCE, f"{action}: a tiled field is not tiled"
+
+
+def spectrum_is_covariance(action: Action) -> None:
+    """`gaussian_spectrum` is None, or positive, finite, one value per momentum and even in momentum."""
+    spectrum = action.gaussian_spectrum()
+    if spectrum is None:
+        return
+    assert spectrum.shape == action.field.lattice.extents, f"{action}: the spectrum has shape {tuple(spectrum.shape)}"
+    assert (spectrum > 0).all(), f"{action}: the spectrum is not positive"
+    assert spectrum.isfinite().all(), f"{action}: the spectrum is not finite"
+    axes = tuple(range(spectrum.ndim))
+    mirrored = spectrum.flip(axes).roll([1] * spectrum.ndim, axes)
+    assert distance(mirrored, spectrum) < TOLERANCE, f"{action}: C(k) differs from C(-k)"
+
+
+def validates(action: Action) -> None:
+    """Calling an action with fields that are no fields says what was expected."""
+    x = fields_of(action)
+    for error, bad in ((ValueError, x[0]), (ValueError, x * math.nan), (ValueError, x[:, :1]), (TypeError, x.tolist())):
+        message = refusal(error, action, bad)
+        assert "expected" in message, f"{action}: {message!r} does not say what was expected"
+
+
+def algebra(action: Action) -> None:
+    """Energies and forces of sums and multiples are sums and multiples, and symmetries are kept."""
+    x = fields_of(action)
+    combined = 0.25 * action + action * 0.5 - action
+    assert distance(combined(x), -0.25 * action(x)) < TOLERANCE, f"{action}: no linear combinations"
+    assert distance(combined.force(x), -0.25 * action.force(x)) < TOLERANCE, f"{action}: no linear combinations"
+    assert combined.symmetries == action.symmetries, f"{action}: a combination forgets symmetries"
+
+
+def linear_in_couplings(family: ActionFamily) -> None:
+    """S(x; J) = O(x)·J = at(J)(x), per sample or shared, and ∂S/∂J = O."""
+    x = family.field.random(4, generator())
+    shared = 0.5 + torch.rand(len(family.names), generator=generator(3), dtype=x.dtype)
+    each = torch.stack([(k + 1.0) * shared for k in range(4)]).requires_grad_()
+    operators = family.operators(x)
+    assert operators.shape == (4, len(family.names)), f"{family}: operators have shape {tuple(operators.shape)}"
+    alone = torch.cat([family.at(J.detach())(one) for J, one in zip(each, x.split(1))])
+    assert distance(family.energy(x, each), alone) < TOLERANCE, f"{family}: S(x; J) is not at(J)(x)"
+    assert distance(family.energy(x, shared), family.at(shared)(x)) < TOLERANCE, f"{family}: S(x; J) is not at(J)(x)"
+    gradient = torch.autograd.grad(family.energy(x, each).sum(), each)[0]
+    assert distance(gradient, operators) < TOLERANCE, f"{family}: ∂S/∂J is not the operator"
+
+
+ACTION_LAWS: tuple[Callable[[Action], None], ...] = (
+    one_value_per_field,
+    precise_in_single,
+    follows_device,
+    invariant_as_claimed,
+    broken_as_claimed,
+    force_is_minus_gradient,
+    force_is_differentiable,
+    batch_independent,
+    spectrum_is_covariance,
+    validates,
+    algebra,
+)
