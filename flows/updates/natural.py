@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from flows import parallel
 from flows.distribution import Transformed
 from flows.updates.update import Problem, Report, Update
 
@@ -34,7 +35,7 @@ class NaturalGradient(Update):
     pass for continuous flows) and n_samples · P² + P³/3 for P parameters: for flows with P ≲ 5000.
 
     Args:
-        n_samples: samples in each step; a few times P, or the noise P / n_samples of the regression shows.
+        n_samples: samples in each step, over all ranks; a few times P, or the noise P / n_samples shows.
         chunk: samples in memory at a time.
         damping: λ, relative to the mean curvature of a parameter's time-independent part.
         trust: largest KL moved in one step, in nats.
@@ -44,7 +45,7 @@ class NaturalGradient(Update):
 
     n_samples: int = 4096
     chunk: int = 1024
-    damping: float = 1e-3
+    damping: float = 1e-4
     trust: float = 0.5
     decay: float = 0.3
 
@@ -71,15 +72,16 @@ class NaturalGradient(Update):
     def _measure(self, problem: Problem, generator: torch.Generator) -> tuple[Moments, Tensor]:
         gram: Tensor | float = 0.0
         log_weights = []
-        for start in range(0, self.n_samples, self.chunk):
-            n = min(self.chunk, self.n_samples - start)
+        own = parallel.share(self.n_samples)
+        for start in range(0, own, self.chunk):
+            n = min(self.chunk, own - start)
             context = problem.context(n, generator)
             x, log_q, tangents = sample_tangents(problem.flow, n, context, generator)
             residual = log_q + problem.energy(x, context)
-            columns = torch.cat([_nuisance(context, tangents), tangents, residual[:, None]], 1)
-            gram = gram + (columns.T @ columns).double()
+            columns = torch.cat([_nuisance(context, tangents), tangents, residual[:, None]], 1).double()
+            gram = gram + columns.T @ columns
             log_weights.append(-residual.double())
-        return Moments(gram, self.n_samples), torch.cat(log_weights)  # type: ignore[arg-type]
+        return Moments(parallel.gather(gram[None]).sum(0), self.n_samples), torch.cat(log_weights)  # type: ignore[index]
 
     def _solve(self, moments: Moments, problem: Problem) -> tuple[Tensor, float]:
         """The damped least-squares step δ and its curvature δᵀ F δ."""
