@@ -15,7 +15,8 @@ from flows.sampling.kernel import Info, Kernel, State
 class Composite(Kernel):
     """Apply several kernels in turn: cluster flips for the signs, then HMC for the rest, say.
 
-    Leaves invariant what every part leaves invariant. Each part starts anew from the field, at the cost of its `init`.
+    Leaves invariant what every part leaves invariant. Each part starts anew from the field, at the cost of its `init`
+    (give an IndependenceMetropolis block=1 here: waiting proposals are dropped).
     Info holds the least acceptance of the parts and the sum of their ΔH. `adapt` tunes the parts one by one.
 
     Args:

@@ -72,6 +72,7 @@ class HMC(Kernel):
         end = trajectory(self.action, start, self._step_size(x, generator), self.n_steps, method)
         new_energy = self.action.energy(end.x)
         delta = _hamiltonian(new_energy, end.momentum) - _hamiltonian(energy, momentum)
+        delta = torch.where(delta.isnan(), torch.inf, delta)  # a diverged trajectory
         accepted = accept(-delta, generator)
         new = State(select(accepted, end.x, x), select(accepted, new_energy, energy))
         return new._replace(extra=(select(accepted, end.force, force),)), Info(accepted.double(), delta)
