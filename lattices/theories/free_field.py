@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch.linalg import vecdot
 
 from lattices.action import Action
 from lattices.fields import FieldSpace, Transformation
@@ -52,8 +53,8 @@ class FreeField(Action):
 
     def energy(self, x: Tensor) -> Tensor:  # (batch, *extents) -> (batch,)
         d = len(self.extents)
-        density = x * ((self.mass_squared + 2 * d) * x - 2 * forward_sum(x, axial(d)))
-        return density.flatten(1).sum(1)
+        phi, hopping = x.flatten(1), forward_sum(x, axial(d)).flatten(1)
+        return (self.mass_squared + 2 * d) * vecdot(phi, phi) - 2 * vecdot(phi, hopping)
 
     def force(self, x: Tensor) -> Tensor:  # (batch, *extents) -> (batch, *extents)
         d = len(self.extents)

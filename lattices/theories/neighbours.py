@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import reduce
 from itertools import combinations, product
 
 import torch
@@ -22,18 +24,20 @@ def diagonal(dimension: int) -> list[Displacement]:
 
 def forward_sum(x: Tensor, displacements: list[Displacement]) -> Tensor:  # (batch, *extents) -> the same
     """Σ_δ x(s + δ)."""
-    return _add([x.roll([-n for n in steps], axes) for steps, axes in displacements], x)
+    return _add((x.roll([-n for n in steps], axes) for steps, axes in displacements), x)
 
 
 def neighbour_sum(x: Tensor, displacements: list[Displacement]) -> Tensor:  # (batch, *extents) -> the same
     """Σ_δ x(s + δ) + x(s - δ)."""
-    return _add([x.roll([sign * n for n in steps], axes) for steps, axes in displacements for sign in (-1, 1)], x)
+    return _add((x.roll([sign * n for n in steps], axes) for steps, axes in displacements for sign in (-1, 1)), x)
 
 
 def square_differences(x: Tensor, displacements: list[Displacement]) -> Tensor:  # (batch, *extents) -> the same
     """Σ_δ (x(s + δ) - x(s))², the bonds that start at s."""
-    return _add([(x.roll([-n for n in steps], axes) - x).square() for steps, axes in displacements], x)
+    return _add(((x.roll([-n for n in steps], axes) - x).square() for steps, axes in displacements), x)
 
 
-def _add(terms: list[Tensor], like: Tensor) -> Tensor:
-    return sum(terms[1:], terms[0]) if terms else torch.zeros_like(like)
+def _add(terms: Iterator[Tensor], like: Tensor) -> Tensor:
+    """The sum, one term in memory at a time; zeros like `like` if there is none."""
+    first = next(terms, None)
+    return torch.zeros_like(like) if first is None else reduce(torch.add, terms, first)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.linalg import vecdot
 
 from lattices.action import Action, ActionFamily
 from lattices.fields import FieldSpace, Transformation
@@ -74,8 +75,10 @@ class Phi4(Action):
 
     def energy(self, x: Tensor) -> Tensor:  # (batch, *extents) -> (batch,)
         d = len(self.extents)
-        onsite = x * (self.mass_squared + 2 * d + self.quartic * x * x)
-        return (x * (onsite - 2 * forward_sum(x, axial(d)))).flatten(1).sum(1)
+        phi, hopping = x.flatten(1), forward_sum(x, axial(d)).flatten(1)
+        square = phi * phi
+        quadratic = (self.mass_squared + 2 * d) * square.sum(1) - 2 * vecdot(phi, hopping)
+        return quadratic + self.quartic * vecdot(square, square)
 
     def force(self, x: Tensor) -> Tensor:  # (batch, *extents) -> (batch, *extents)
         d = len(self.extents)
