@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 T = TypeVar("T")
+Evaluation = Callable[..., tuple[Tensor, Tensor]]
 
 
 def world_size() -> int:
@@ -95,25 +96,30 @@ def synchronise(module: nn.Module) -> None:
         module.load_state_dict(from_main(lambda: {k: v.cpu() for k, v in module.state_dict().items()}))
 
 
-def evaluate(objective: Callable[..., T], problem: Any, n: int, generator: torch.Generator) -> T:
+def evaluate(objective: Evaluation, problem: Any, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """objective(problem, n, generator), such that `backward` of its value averages the gradients over all ranks."""
     if world_size() == 1:
         return objective(problem, n, generator)
     return _replicated(problem.flow)(objective, problem, n, generator)
 
 
-class _Evaluation(nn.Module):
-    """Makes an objective the forward pass of a module that owns the flow's parameters: what the hooks need to see."""
+class _Replica(nn.Module):
+    """Makes an objective the forward pass of a module that owns the flow's parameters: what the hooks need to see.
+
+    Every parameter enters the value, with weight zero, so that all ranks reduce the same gradients in any case.
+    Buffers are constants of the flow and are left out.
+    """
 
     def __init__(self, flow: nn.Module) -> None:
         super().__init__()
-        self.flow = flow
+        self.trained = nn.ParameterList([p for p in flow.parameters() if p.requires_grad])
 
-    def forward(self, objective: Callable[..., T], *arguments: Any) -> T:
-        return objective(*arguments)
+    def forward(self, objective: Evaluation, *arguments: Any) -> tuple[Tensor, Tensor]:
+        value, log_weights = objective(*arguments)
+        return value + 0 * torch.stack([p.real.sum() for p in self.trained]).sum(), log_weights
 
 
 @lru_cache(maxsize=1)
 def _replicated(flow: nn.Module) -> nn.Module:
-    """One wrapper per flow, since its construction talks to all ranks. Buffers are constants: never broadcast."""
-    return nn.parallel.DistributedDataParallel(_Evaluation(flow), broadcast_buffers=False, find_unused_parameters=True)
+    """One wrapper per flow, since its construction talks to all ranks."""
+    return nn.parallel.DistributedDataParallel(_Replica(flow))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
@@ -142,7 +141,7 @@ class _Loop:
     def advance(self) -> Record:
         """One update, undone if it leaves anything non-finite."""
         flow = self.problem.flow
-        good = copy.deepcopy((flow.state_dict(), self.state))
+        good = _copied(dict(flow.state_dict())), _copied(self.state)
         record, fault = self._attempt()
         faults = [f for f in parallel.gather_objects(fault) if f]
         self.step += 1
@@ -195,9 +194,9 @@ class _Loop:
         if not math.isfinite(loss):
             return "loss"
         named = [*self.problem.flow.named_parameters(), *_tensors(self.state, "state")]
-        if torch.stack([tensor.isfinite().all().to("cpu", non_blocking=True) for _, tensor in named]).all():
+        if _finite([tensor for _, tensor in named]):
             return None
-        return next(name for name, tensor in named if not tensor.isfinite().all())
+        return next((name for name, tensor in named if not tensor.isfinite().all()), "sum of a parameter")
 
     def _record(self, record: Record) -> None:
         self.history.append(record)
@@ -252,6 +251,23 @@ class _Loop:
             raise ValueError(f"expected state of {update}, got {content['update']} in {found.path}: use that update")
         if found.step > self.n_steps:
             raise ValueError(f"expected at most {self.n_steps} steps, got {found.step} done: raise n_steps")
+
+
+def _finite(tensors: list[Tensor]) -> bool:
+    """Whether all are finite, seen in their sums, waiting only once for each device."""
+    sums: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors:
+        sums.setdefault(tensor.device, []).append(tensor.detach().sum())
+    return all(bool(torch.stack(some).isfinite().all()) for some in sums.values())
+
+
+def _copied(state: Any) -> Any:
+    """The same nested containers with copies of the tensors."""
+    if isinstance(state, Tensor):
+        return state.clone()
+    if isinstance(state, dict):
+        return {key: _copied(value) for key, value in state.items()}
+    return type(state)(map(_copied, state)) if isinstance(state, list | tuple) else state
 
 
 def _tensors(state: Any, name: str) -> Iterator[tuple[str, Tensor]]:

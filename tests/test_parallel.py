@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing as context
 import os
 import shutil
 import socket
@@ -113,7 +114,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(worker, (port, path), nprocs=RANKS)
+    context.set_forkserver_preload([__name__, "torch._dynamo"])  # imports once; forks before anything has run
+    multiprocessing.start_processes(worker, (port, path), nprocs=RANKS, start_method="forkserver")
     return path
 
 
