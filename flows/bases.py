@@ -152,7 +152,9 @@ def _log_normaliser(target: Target) -> float:
         return math.log(2) + half * math.log(math.pi) - math.lgamma(half)
     if isinstance(target, Real):
         return math.prod(target.shape) / 2 * math.log(2 * math.pi)
-    return math.log(2 * math.pi) if isinstance(target, Circle) else 0.0
+    if isinstance(target, Circle | Links):
+        return math.log(2 * math.pi) if isinstance(target, Circle) else 0.0
+    raise TypeError(f"expected real numbers, circles, spheres or links of a group, got {target}: it has no flow")
 
 
 def _checked_spectrum(lattice: Lattice, spectrum: Tensor) -> Tensor:

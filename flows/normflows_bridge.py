@@ -9,7 +9,8 @@ from typing import Any, final
 import torch
 from normflows import NormalizingFlow
 from normflows.distributions import BaseDistribution, DiagGaussian
-from normflows.flows import AffineConstFlow, CoupledRationalQuadraticSpline, Flow
+from normflows.flows import AffineConstFlow, Flow, MaskedAffineFlow
+from normflows.nets import MLP
 from torch import Tensor
 
 from flows.bijection import Bijection, Chain
@@ -62,10 +63,11 @@ class FromNormflows(Bijection):
 
     @classmethod
     def examples(cls) -> Iterator[FromNormflows]:
-        """A layer whose log-det is 0-dim, and a spline coupling."""
+        """A layer whose log-det is 0-dim, and a masked coupling of flat vectors."""
         field = FieldSpace(Lattice((2, 3)))
         yield cls(AffineConstFlow((2, 3)).double(), field, shape=(2, 3))
-        yield cls(CoupledRationalQuadraticSpline(6, 1, 8).double(), field)
+        shift, scale = (MLP([6, 4, 6]) for _ in range(2))
+        yield cls(MaskedAffineFlow(torch.tensor([1.0, 0, 0, 1, 0, 1]), shift, scale).double(), field)
 
 
 @final
