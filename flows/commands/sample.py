@@ -1,0 +1,116 @@
+"""`latflow sample RUN`: samples of a trained flow, exactly corrected, with everything needed to trust them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from torch import Tensor
+
+from flows import parallel, plots, runs
+from flows.commands.parsing import parse, say
+from flows.report import Corrected, correct, exact_values
+from flows.tables import Column, results, table
+from flows.trained import MODELS, Trained, load
+
+LARGEST_SHARE = 0.05
+"""Of all weight, in one sample, up to which error bars are believed."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which trained flow.
+
+    Args:
+        run: a run directory, e.g. runs/phi4-8x8.
+        pretrained: the name of a model that comes with the package, instead of a run.
+        device: cpu, cuda, …
+        seed: of the samples.
+    """
+
+    run: tyro.conf.Positional[Path | None] = None
+    pretrained: str | None = None
+    device: str = "cpu"
+    seed: int = 1
+
+    def load(self) -> Trained:
+        """The flow, on its device."""
+        if (self.run is None) == (self.pretrained is None):
+            known = ", ".join(sorted(path.parent.name for path in MODELS.glob("*/config.json"))) or "none yet"
+            raise ValueError(f"expected a run directory or --pretrained NAME ({known}), got neither or both: pass one")
+        trained = load(self.run if self.run is not None else MODELS / str(self.pretrained))
+        trained.flow.to(self.device)
+        return trained
+
+
+@dataclass(frozen=True)
+class Options:
+    """Draw samples of a trained flow and correct them exactly, by weights and by independence Metropolis.
+
+    Args:
+        source: which trained flow.
+        n: number of samples.
+        out: an .npz to write: x, log_weights, and metropolis_indices, such that x[metropolis_indices] is a chain
+            with the exact stationary distribution.
+        results: where to write results.json and figures; by default the run directory, nothing for pretrained models.
+    """
+
+    source: Annotated[Source, tyro.conf.arg(name="")]
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 10_000
+    out: Path | None = None
+    results: Path | None = None
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Sample, correct, and print what was found."""
+    options = parse(Options, arguments, "sample", Options.__doc__)
+    if options.n < 2:
+        raise ValueError(f"expected -n >= 2, got {options.n}: take more samples")
+    trained = options.source.load()
+    generator = parallel.rank_generator(options.source.seed, "sampling", options.source.device)
+    corrected = correct(trained.flow, trained.action, options.n, generator, keep_fields=options.out is not None)
+    if parallel.rank() > 0:
+        return
+    columns, exact = corrected.columns(trained.action), exact_values(trained.action)
+    say(f"{trained.action}\n\n{table(columns, exact)}\n\n{_verdict(corrected)}")
+    directory = options.results or (None if options.source.run is None else trained.directory)
+    if directory is not None:
+        _write(directory, corrected, columns)
+        say(f"wrote {directory / 'results.json'} and {directory / 'figures'}")
+    if options.out is not None:
+        say(f"wrote {save(options.out, corrected)}")
+
+
+def save(path: Path, corrected: Corrected) -> Path:
+    """Fields, weights and the Metropolis chain as an .npz."""
+    arrays: dict[str, Tensor] = {
+        "x": corrected.samples.measured["x"],
+        "log_weights": corrected.samples.log_weights,
+        "metropolis_indices": corrected.chain.indices,
+    }
+    path = path.with_suffix(".npz")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **{name: tensor.cpu().numpy() for name, tensor in arrays.items()})  # type: ignore[arg-type]
+    return path
+
+
+def _verdict(corrected: Corrected) -> str:
+    """How far the weights can be trusted."""
+    ess = corrected.ess
+    heavy = ess.max_weight > LARGEST_SHARE
+    share = f"one sample carries {ess.max_weight:.0%} of all weight: do not trust the reweighted errors, train longer"
+    return f"ESS {ess}" + (f"\n{share}" if heavy else "")
+
+
+def _write(directory: Path, corrected: Corrected, columns: list[Column]) -> None:
+    further = {"n": corrected.ess.n, "ess": corrected.ess, "acceptance": corrected.chain.acceptance}
+    runs.atomic_write_json(directory / "results.json", results(columns, **further))
+    figures, log_weights = directory / "figures", corrected.samples.log_weights
+    plots.log_weight_histogram(log_weights, columns[0].estimates["log Z"].value, figures / "log_weights.png")
+    plots.correlator(columns, figures / "correlator.png")
+    magnetisation = corrected.samples.measured["magnetisation"]
+    plots.metropolis_history(magnetisation, corrected.chain.indices, figures / "metropolis.png")
