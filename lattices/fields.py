@@ -120,6 +120,7 @@ class Links(Target):
         return tuple(self.group.element_shape)
 
     def random(self, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+        dtype = dtype.to_complex() if self.group.identity().is_complex() else dtype
         return self.group.random(math.prod(shape), generator, dtype).reshape(*shape, *self.shape)
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:

@@ -65,7 +65,8 @@ class SiteSign(Transformation):
     """Flip the sign of the field at the origin alone: preserves the measure, and is a symmetry of hardly anything."""
 
     def apply(self, x: Tensor, field: FieldSpace) -> Tensor:
-        return x * torch.ones_like(x[0]).index_fill_(0, torch.zeros(1, dtype=torch.long, device=x.device), -1)
+        origin = torch.arange(field.lattice.volume, device=x.device) == 0
+        return torch.where(origin.reshape(*field.lattice.extents, *(1 for _ in field.target.shape)), -x, x)
 
 
 @dataclass(frozen=True)

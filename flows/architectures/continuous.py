@@ -32,8 +32,8 @@ class Continuous(Architecture):
 
     frequencies: tuple[float, ...] = (0.3, 0.6, 0.9, 1.2, 1.5)
     smoothing: tuple[float, ...] = ()
-    radius: float | None = None
-    tails: tuple[float, ...] = ()
+    radius: float | None = 3.0
+    tails: tuple[float, ...] = (0.15, 0.3, 0.6, 1.2, 2.4)
     n_times: int = 4
     n_steps: int = 8
     method: str = "rk4"

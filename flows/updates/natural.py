@@ -43,8 +43,8 @@ class NaturalGradient(Update):
     References: Amari (1998); Peters & Schaal (2008), natural gradient as regression on score features.
     """
 
-    n_samples: int = 4096
-    chunk: int = 1024
+    n_samples: int = 2048
+    chunk: int = 256
     damping: float = 1e-4
     trust: float = 0.5
     decay: float = 0.3
