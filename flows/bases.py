@@ -47,10 +47,8 @@ class White(Distribution):
     def sample_with_log_prob(
         self, n: int, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        constant, target = self.log_normaliser, self.field.target
-        matrices = isinstance(target, Links) and target.group.identity().is_complex()
-        dtype = constant.dtype.to_complex() if matrices else constant.dtype
-        x = self.field.random(n, generator or default_generator(constant.device), dtype).to(constant.device)
+        device, dtype = self.log_normaliser.device, self.log_normaliser.dtype
+        x = self.field.random(n, generator or default_generator(device), dtype).to(device)
         return x, self.log_prob(x)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -89,14 +90,22 @@ class ParityConvolutions(Conditioner):
 
     def forward(self, frozen: Tensor, sites: Tensor, context: Tensor | None = None) -> Tensor:
         c = checked_context(context, self.spec.n_context) if self.spec.n_context else None
-        h = frozen.flatten(1)[:, self.halo].unsqueeze(1)
-        for layer in self.layers:
-            h = layer(h, c)
-        h = h.flatten(2)[:, :, sites].transpose(1, 2)  # (batch, n_sites, channels)
+        h = frozen.flatten(1).index_select(1, self.halo.flatten()).unflatten(1, self.halo.shape).unsqueeze(1)
+        for layer in self.layers[:-1]:
+            h = torch.tanh(layer(h, c))
+        h = self.layers[-1](h, c).flatten(2).index_select(2, sites)
+        h = torch.tanh(h).transpose(1, 2)  # (batch, n_sites, channels)
         told = (c.unsqueeze(1).expand(-1, len(sites), -1),) if c is not None else ()
         e = F.silu(self.hidden(torch.cat((h.square(), *told), -1)))
-        heads = ((self.even, e), (self.odd, e * h))
-        return torch.cat([head(u) for head, u in heads if head is not None], -1)[..., self.order]
+        heads = [(head, u) for head, u in ((self.even, e), (self.odd, e * h)) if head is not None]
+        return self._read_out(heads)
+
+    def _read_out(self, heads: Sequence[tuple[nn.Linear, Tensor]]) -> Tensor:  # -> (batch, n_sites, n_parameters)
+        """All heads in one product, whose rows stand in the order of `parity`."""
+        weight = torch.block_diag(*(head.weight for head, _ in heads))
+        biases: list[Tensor] = [h.weight.new_zeros(len(h.weight)) if h.bias is None else h.bias for h, _ in heads]
+        inputs = torch.cat([u for _, u in heads], -1)
+        return F.linear(inputs, weight[self.order], torch.cat(biases)[self.order])
 
 
 def _zero_linear(n_in: int, n_out: int, bias: bool, dtype: torch.dtype) -> nn.Linear | None:
@@ -110,7 +119,7 @@ def _zero_linear(n_in: int, n_out: int, bias: bool, dtype: torch.dtype) -> nn.Li
 
 
 class _Layer(nn.Module):
-    """tanh(K * h (1 + G c)), plus a bias inside tanh where the sign flip is given up."""
+    """K * h (1 + G c), plus a bias where the sign flip is given up."""
 
     def __init__(self, lattice: Lattice, channels: tuple[int, int], spec: ConvolutionSpec, dtype: torch.dtype) -> None:
         super().__init__()
@@ -123,4 +132,4 @@ class _Layer(nn.Module):
         h = self.convolution(h)
         if context is not None and self.gain is not None:
             h = h * (1 + torch.tensordot(context, self.gain, 1))
-        return torch.tanh(h if self.bias is None else h + self.bias)
+        return h if self.bias is None else h + self.bias

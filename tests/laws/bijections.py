@@ -28,7 +28,7 @@ def perturbed(module: Module, generator: Generator, scale: float = 0.1) -> Modul
     other = copy.deepcopy(module)
     with torch.no_grad():
         for p in other.parameters():
-            p += scale * torch.randn(p.shape, generator=generator, dtype=p.dtype)
+            p.add_(scale * torch.randn(p.shape, generator=generator, dtype=p.dtype))
     return other
 
 
