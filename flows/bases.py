@@ -9,14 +9,12 @@ from typing import final
 import torch
 from torch import Tensor
 
-from flows.distribution import Distribution
+from flows.distribution import Distribution, require_dtype
 from flows.spectral import multiply_modes, require_real_sites
 from lattices.action import Action
 from lattices.fields import Circle, FieldSpace, Links, Real, Sphere, Target
 from lattices.invariance import PointGroup, PointTransformation, SignFlip, Symmetry, Translations
 from lattices.lattice import Lattice
-
-TRANSLATIONS: tuple[Symmetry, ...] = (Translations(), Translations(parity=True))
 
 
 @final
@@ -39,7 +37,7 @@ class White(Distribution):
     def __init__(self, field: FieldSpace, dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
         self.field, target = field, field.target
-        self.symmetries = TRANSLATIONS + (PointGroup(),) * (field.cells == "sites")
+        self.symmetries: tuple[Symmetry, ...] = (Translations(),) + (PointGroup(),) * (field.cells == "sites")
         self.symmetries += (SignFlip(),) * isinstance(target, Real | Circle | Sphere)
         cells = math.prod(field.event_shape) // math.prod(target.shape)
         self.register_buffer("log_normaliser", torch.tensor(cells * _log_normaliser(target), dtype=dtype))
@@ -48,10 +46,11 @@ class White(Distribution):
         self, n: int, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         device, dtype = self.log_normaliser.device, self.log_normaliser.dtype
-        x = self.field.random(n, generator or default_generator(device), dtype).to(device)
+        x = self.field.random(n, _given(generator, device), dtype).to(device)
         return x, self.log_prob(x)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        x = require_dtype(self, self.field.validate(x, values=False))
         if isinstance(self.field.target, Real):
             return -x.square().flatten(1).sum(1) / 2 - self.log_normaliser
         return -self.log_normaliser.expand(len(x))
@@ -94,7 +93,7 @@ class GaussianField(Distribution):
         scalar = FieldSpace(field.lattice)
         rotations = PointGroup().generators(scalar)
         isotropic = all(_invariant(self.spectrum, g.apply(self.spectrum[None], scalar)[0]) for g in rotations)
-        self.symmetries = (*TRANSLATIONS, SignFlip()) + (PointGroup(),) * isotropic
+        self.symmetries = (Translations(), SignFlip()) + (PointGroup(),) * isotropic
 
     @classmethod
     def free(cls, lattice: Lattice, mass_squared: float, dtype: torch.dtype = torch.float64) -> GaussianField:
@@ -113,10 +112,11 @@ class GaussianField(Distribution):
         self, n: int, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         device, dtype = self.spectrum.device, self.spectrum.dtype
-        z = self.field.random(n, generator or default_generator(device), dtype).to(device)
+        z = self.field.random(n, _given(generator, device), dtype).to(device)
         return multiply_modes(self.field, self.spectrum.sqrt(), z), self._log_density_of_white(z)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        x = require_dtype(self, self.field.validate(x, values=False))
         return self._log_density_of_white(multiply_modes(self.field, self.spectrum.rsqrt(), x))
 
     def score(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -134,6 +134,10 @@ class GaussianField(Distribution):
         rectangle = Lattice((3, 4))
         first, second = (2 * math.pi * torch.arange(n) / n for n in rectangle.extents)
         yield cls(FieldSpace(rectangle, Real(2)), torch.exp(torch.outer(first.sin(), second.sin())))
+
+
+def _given(generator: torch.Generator | None, device: torch.device) -> torch.Generator:
+    return default_generator(device) if generator is None else generator
 
 
 def default_generator(device: torch.device) -> torch.Generator:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from normflows.flows.base import Flow
 from torch import Tensor, nn
 
 from lattices.fields import FieldSpace
-from lattices.invariance import Symmetry
+from lattices.invariance import Symmetry, shared_symmetries
 
 
 class Scored(NamedTuple):
@@ -26,7 +26,7 @@ class Scored(NamedTuple):
     score: Tensor  # (batch, *event)
 
 
-class Bijection(Flow):
+class Bijection(Flow, ABC):
     """An invertible map z ↦ x of field spaces with an exact log-det; also a normflows `Flow`.
 
     A layer implements `forward`, `inverse` and the properties; `context` (batch, n) carries couplings or coarse
@@ -81,25 +81,24 @@ class Chain(Bijection):
                 raise ValueError(f"expected matching spaces, got {first.codomain} then {then.domain}: reorder layers")
         self.layers = nn.ModuleList(layers)
         self.domain, self.codomain = layers[0].domain, layers[-1].codomain
-        common = (s for s in layers[0].symmetries if all(s in layer.symmetries for layer in layers[1:]))
-        self.symmetries = tuple(common)
+        self.symmetries = shared_symmetries(*(layer.symmetries for layer in layers))
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        log_det = z.new_zeros(len(z))
+        log_det = z.real.new_zeros(len(z))
         for layer in self.layers:
             z, step = layer(z, context)
             log_det = log_det + step
         return z, log_det
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        log_det = x.new_zeros(len(x))
+        log_det = x.real.new_zeros(len(x))
         for layer in reversed(self.layers):
             x, step = layer.inverse(x, context)  # type: ignore[operator]
             log_det = log_det + step
         return x, log_det
 
     def push_score(self, z: Tensor, score: Tensor, context: Tensor | None = None) -> Scored:
-        log_det = z.new_zeros(len(z))
+        log_det = z.real.new_zeros(len(z))
         for layer in self.layers:
             z, step, score = layer.push_score(z, score, context)  # type: ignore[operator]
             log_det = log_det + step

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from itertools import chain
 
 import torch
 from normflows.distributions.base import BaseDistribution
-from torch import Tensor
+from torch import Tensor, nn
 
 from flows.bijection import Bijection, Scored
+from flows.context import matched_context
 from lattices.fields import FieldSpace
-from lattices.invariance import Symmetry
+from lattices.invariance import Symmetry, shared_symmetries
 
 
-class Distribution(BaseDistribution):
+class Distribution(BaseDistribution, ABC):
     """A normalised density with respect to the reference measure of `field`; also a normflows base distribution.
 
     `generator` is explicit everywhere; None means torch's global generator of the parameters' device, so that the
@@ -54,6 +56,21 @@ class Distribution(BaseDistribution):
         raise NotImplementedError(f"{cls.__name__} gives no examples(): yield a few small instances")
 
 
+def dtype_of(module: nn.Module, default: torch.dtype = torch.float64) -> torch.dtype:
+    """The real dtype of the numbers in a module, or `default` where it holds none."""
+    tensors = chain(module.parameters(), module.buffers())
+    found = (t.dtype.to_real() for t in tensors if t.is_floating_point() or t.is_complex())
+    return next(found, default)
+
+
+def require_dtype(module: nn.Module, x: Tensor) -> Tensor:
+    """Return x if it has the precision of the module; sums in mixed precision would hide which digits are right."""
+    dtype = dtype_of(module, x.dtype.to_real())
+    if x.dtype.to_real() != dtype:
+        raise TypeError(f"expected fields in {dtype}, like the flow, got {x.dtype}: convert x with .to or the flow")
+    return x
+
+
 class Transformed(Distribution):
     """The density of x = f(z), z ~ base: log q(x) = log p(z) - log|det ∂f/∂z|.
 
@@ -66,19 +83,26 @@ class Transformed(Distribution):
         super().__init__()
         if base.field != bijection.domain:
             raise ValueError(f"expected a base on {bijection.domain}, got {base.field}: use the same lattice")
+        if dtype_of(base) != dtype_of(bijection, dtype_of(base)):
+            raise TypeError(
+                f"expected a base in {dtype_of(bijection)}, got {dtype_of(base)}: build both with one dtype"
+            )
         self.base, self.bijection = base, bijection
         self.field = bijection.codomain
-        self.symmetries = tuple(s for s in bijection.symmetries if s in base.symmetries)
+        self.symmetries = shared_symmetries(bijection.symmetries, base.symmetries)
 
     def sample_with_log_prob(
         self, n: int, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
+        context = matched_context(context, n, dtype_of(self))
         z, log_prob = self.base.sample_with_log_prob(n, context, generator)
         x, log_det = self.bijection(z, context)
         return x, log_prob - log_det
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        z, log_det = self.bijection.inverse(self.field.validate(x), context)
+        x = require_dtype(self, self.field.validate(x))
+        context = matched_context(context, len(x), x.dtype.to_real())
+        z, log_det = self.bijection.inverse(x, context)
         return self.base.log_prob(z, context) + log_det
 
     def sample_scored(
@@ -88,6 +112,7 @@ class Transformed(Distribution):
 
         The second field of the returned `Scored` is log q(x) here, not a log-det.
         """
+        context = matched_context(context, n, dtype_of(self))
         with torch.no_grad():
             z, log_prob = self.base.sample_with_log_prob(n, context, generator)
         x, log_det, score = self.bijection.push_score(z, self.base.score(z, context), context)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from numbers import Real
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from lattices.fields import FieldSpace, Transformation
-from lattices.invariance import Symmetry
+from lattices.invariance import Symmetry, shared_symmetries
 
 T = TypeVar("T", bound="Action")
 
@@ -66,9 +68,13 @@ class Action(ABC):
         return self.energy(self.field.validate(x))
 
     def __add__(self, other: Action) -> Action:
+        if not isinstance(other, Action):
+            raise TypeError(f"expected an Action to add, got {other!r}: a constant changes log Z alone, add it there")
         return Combination(((1.0, self), (1.0, other)))
 
     def __mul__(self, factor: float) -> Action:
+        if not isinstance(factor, Real) or not math.isfinite(factor):
+            raise TypeError(f"expected a finite number to scale an action with, got {factor!r}: pass a float")
         return Combination(((float(factor), self),))
 
     __rmul__ = __mul__
@@ -97,8 +103,7 @@ class Combination(Action):
 
     @property
     def symmetries(self) -> tuple[Symmetry, ...]:
-        first, *rest = (action.symmetries for _, action in self.terms)
-        return tuple(s for s in first if all(s in others for others in rest))
+        return shared_symmetries(*(action.symmetries for _, action in self.terms))
 
     @property
     def broken(self) -> Transformation:

@@ -88,6 +88,10 @@ class Symmetry(ABC):
     def generators(self, field: FieldSpace) -> list[Transformation]:
         """Transformations that generate the group on `field`."""
 
+    def implies(self, other: Symmetry) -> bool:
+        """Whether this claim contains the other one: its group is a subgroup of this one."""
+        return self == other
+
 
 @dataclass(frozen=True)
 class Translations(Symmetry):
@@ -96,6 +100,11 @@ class Translations(Symmetry):
 
     step: int = 1
     parity: bool = False
+
+    def implies(self, other: Symmetry) -> bool:
+        if not isinstance(other, Translations) or (self.parity and not other.parity and other.step % 2):
+            return False
+        return self == other or (other.step % self.step == 0 and (self.step == 1 or not other.parity))
 
     def generators(self, field: FieldSpace) -> list[Transformation]:
         d = field.lattice.dimension
@@ -125,3 +134,9 @@ class SignFlip(Symmetry):
 
     def generators(self, field: FieldSpace) -> list[Transformation]:
         return [Sign()]
+
+
+def shared_symmetries(*claims: tuple[Symmetry, ...]) -> tuple[Symmetry, ...]:
+    """The claims that hold for all of several objects: those of any one of them that every other one implies."""
+    everything = dict.fromkeys(claim for own in claims for claim in own)
+    return tuple(s for s in everything if all(any(claim.implies(s) for claim in own) for own in claims))

@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 
 from lattices.fields import Circle, FieldSpace, Links, Real, Sphere, Transformation
-from lattices.invariance import Exchange, PointGroup, PointTransformation, Sign, SignFlip, SiteSign, Translations
+from lattices.invariance import (
+    Exchange,
+    PointGroup,
+    PointTransformation,
+    Sign,
+    SignFlip,
+    SiteSign,
+    Translations,
+    shared_symmetries,
+)
 from lattices.lattice import Lattice
 from lattices.theories.ising import Spins
 from symmetries.lie import SU2
@@ -187,3 +196,13 @@ def test_transformation_laws_reject() -> None:
     with pytest.raises(AssertionError, match="leaves"):
         laws.preserves_measure(FieldSpace(Lattice((4, 4)), Circle()), Double())
     laws.preserves_measure(FieldSpace(Lattice((4,))), Sign())
+
+
+def test_claims_are_shared_by_implication() -> None:
+    every, colours, blocks = Translations(), Translations(parity=True), Translations(2)
+    order = [(every, colours), (every, blocks), (colours, blocks), (blocks, Translations(4))]
+    assert all(wide.implies(narrow) and not narrow.implies(wide) for wide, narrow in order)
+    assert not blocks.implies(Translations(3))
+    assert not SignFlip().implies(every)
+    assert shared_symmetries((every, SignFlip()), (SignFlip(), colours)) == (SignFlip(), colours)
+    assert shared_symmetries((every,), (PointGroup(),)) == ()

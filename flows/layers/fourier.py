@@ -9,12 +9,11 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from flows.bases import TRANSLATIONS
 from flows.bijection import Bijection, Scored
 from flows.context import checked_context
 from flows.spectral import multiply_modes, point_group_orbits, require_real_sites
 from lattices.fields import FieldSpace, Real
-from lattices.invariance import PointGroup, SignFlip
+from lattices.invariance import PointGroup, SignFlip, Translations
 from lattices.lattice import Lattice
 
 
@@ -40,7 +39,7 @@ class FourierScaling(Bijection):
     def __init__(self, field: FieldSpace, n_context: int = 0, dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
         self.domain = self.codomain = require_real_sites(field, "a Fourier layer")
-        self.symmetries = (*TRANSLATIONS, PointGroup(), SignFlip())
+        self.symmetries = (Translations(), PointGroup(), SignFlip())
         lattice = field.lattice
         orbits = point_group_orbits(lattice.coordinates(), lattice.extents)
         self.register_buffer("orbits", orbits.reshape(lattice.extents), persistent=False)
