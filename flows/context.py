@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -11,3 +12,16 @@ def checked_context(context: Tensor | None, n_context: int) -> Tensor:  # -> (ba
     if context is None or context.ndim != 2 or context.shape[1] != n_context:
         raise ValueError(f"expected context of shape (batch, {n_context}), got {got}: pass context=couplings")
     return context
+
+
+def matched_context(context: Tensor | None, n: int, dtype: torch.dtype) -> Tensor | None:  # -> (n, n_context) or None
+    """Return finite numbers for each of n configurations, a single row repeated; ValueError or TypeError otherwise."""
+    if context is None:
+        return None
+    if not isinstance(context, Tensor) or context.dtype != dtype:
+        got = context.dtype if isinstance(context, Tensor) else type(context).__name__
+        raise TypeError(f"expected context as a tensor of {dtype}, like the flow, got {got}: convert with .to({dtype})")
+    if context.ndim != 2 or len(context) not in (1, n) or not context.isfinite().all():
+        shape = tuple(context.shape)
+        raise ValueError(f"expected finite context of shape ({n}, n_context), got {shape}: pass one row per field")
+    return context.expand(n, -1)

@@ -76,6 +76,8 @@ def fit(
     """
     if n_steps < 1:
         raise ValueError(f"expected n_steps >= 1, got {n_steps}: pass a positive number of steps")
+    if problem.flow.field != problem.target.field:
+        raise ValueError(f"expected a flow on {problem.target.field}, got {problem.flow.field}: use the same lattice")
     loop = _Loop(problem, update, n_steps, _own(generator), settings)
     resumed_from = loop.start()
     bar = tqdm(total=n_steps, initial=loop.step, desc="fit", disable=None if parallel.rank() == 0 else True)

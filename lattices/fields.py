@@ -30,6 +30,7 @@ class Target(ABC):
     """The manifold that one cell's value lives on."""
 
     shape: tuple[int, ...]
+    is_complex: bool = False
 
     @abstractmethod
     def random(self, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
@@ -119,8 +120,12 @@ class Links(Target):
     def shape(self) -> tuple[int, ...]:  # type: ignore[override]
         return tuple(self.group.element_shape)
 
+    @property
+    def is_complex(self) -> bool:  # type: ignore[override]
+        return self.group.identity().is_complex()
+
     def random(self, shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-        dtype = dtype.to_complex() if self.group.identity().is_complex() else dtype
+        dtype = dtype.to_complex() if self.is_complex else dtype
         return self.group.random(math.prod(shape), generator, dtype).reshape(*shape, *self.shape)
 
     def exp(self, x: Tensor, v: Tensor) -> Tensor:
@@ -170,6 +175,11 @@ class FieldSpace:
 
     def random(self, n: int, generator: torch.Generator, dtype: torch.dtype = torch.float64) -> Tensor:
         """n independent fields: uniform on compact targets, standard normal on R.  -> (n, *event)"""
+        if n < 1:
+            raise ValueError(f"expected n >= 1 fields, got {n}: ask for at least one")
+        if not isinstance(generator, torch.Generator):
+            got = type(generator).__name__
+            raise TypeError(f"expected a torch.Generator, got {got}: pass torch.Generator().manual_seed(1)")
         cells = self.event_shape[: len(self.event_shape) - len(self.target.shape)]
         return self.target.random((n, *cells), generator, dtype)
 
@@ -187,8 +197,10 @@ class FieldSpace:
         near = self.target.distance_from(shaped).flatten(1) <= tolerance
         return near.all(1) & shaped.isfinite().flatten(1).all(1)
 
-    def validate(self, x: Tensor) -> Tensor:  # (batch, *event) -> the same tensor
-        """Return x, or raise a ValueError/TypeError that says what is wrong with shape, dtype or values."""
+    def validate(self, x: Tensor, values: bool = True) -> Tensor:  # (batch, *event) -> the same tensor
+        """Return x, or raise a ValueError/TypeError that says what is wrong with shape, dtype or (if asked) values."""
+        if not values:
+            return self._check_shape(x)
         bad = (~self.contains(x)).nonzero().flatten().tolist()
         if bad:
             raise ValueError(
@@ -200,11 +212,14 @@ class FieldSpace:
     def _check_shape(self, x: Tensor) -> Tensor:
         if not isinstance(x, Tensor):
             raise TypeError(f"expected a torch.Tensor of fields, got {type(x).__name__}: use torch.as_tensor")
-        if not (x.is_floating_point() or x.is_complex()):
-            raise TypeError(f"expected a floating point field, got {x.dtype}: convert with x.double()")
+        if not (x.is_complex() if self.target.is_complex else x.is_floating_point()):
+            kind = "complex" if self.target.is_complex else "real floating point"
+            raise TypeError(f"expected a {kind} field, got {x.dtype}: convert it, e.g. with x.to(torch.float64)")
         if tuple(x.shape[1:]) != self.event_shape or x.ndim != 1 + len(self.event_shape):
             hint = "add a batch axis with x[None]" if tuple(x.shape) == self.event_shape else "check the lattice"
             raise ValueError(f"expected shape (batch, *{self.event_shape}), got {tuple(x.shape)}: {hint}")
+        if not len(x):
+            raise ValueError("expected at least one configuration, got an empty batch: leave it out")
         return x
 
     @classmethod

@@ -25,8 +25,10 @@ class Lattice:
     extents: tuple[int, ...]
 
     def __post_init__(self) -> None:
+        if not isinstance(self.extents, tuple | list):
+            raise TypeError(f"expected extents like (8, 8), got {self.extents!r}: pass one int per axis")
         extents = tuple(self.extents)
-        if not 1 <= len(extents) <= 4 or not all(isinstance(n, int) and n >= 1 for n in extents):
+        if not 1 <= len(extents) <= 4 or not all(type(n) is int and n >= 1 for n in extents):
             raise ValueError(
                 f"expected 1 to 4 extents, each a positive int, got {self.extents!r}: pass for instance (8, 8)"
             )

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from flows.bijection import Bijection, Scored
-from flows.layers.integration import Fields, integrate
+from flows.context import checked_context
+from flows.layers.integration import Fields, integrate, tableau
 from flows.layers.kernels import OrbitKernels
 from lattices.fields import FieldSpace, Real
 from lattices.invariance import PointGroup, SignFlip, Translations
@@ -88,6 +89,7 @@ class ContinuousFlow(Bijection):
             raise ValueError(f"expected a real scalar field on sites, got {field}: use FieldSpace(Lattice(...))")
         if n_steps < 1:
             raise ValueError(f"expected n_steps >= 1, got {n_steps}: 8 steps of rk4 are a good start")
+        tableau(method)
         self.domain = self.codomain = field
         self.spec, self.n_steps, self.method = spec or VectorFieldSpec(), n_steps, method
         self.kernels = OrbitKernels(field.lattice, self.spec.radius)
@@ -183,9 +185,12 @@ class ContinuousFlow(Bijection):
         """This flow on another lattice: orbit weights are copied, orbits that are new there start at zero.
 
         Args:
-            lattice: usually larger; the same dimension.
+            lattice: usually larger; of the same dimension, with the same axes equal (a square goes to a square).
             radius: range of the kernels there; None for the full range.
         """
+        own = self.domain.lattice
+        if _equal_axes(lattice) != _equal_axes(own):
+            raise ValueError(f"expected a lattice whose equal axes are those of {own}, got {lattice}: orbits differ")
         field = FieldSpace(lattice, self.domain.target)
         other = ContinuousFlow(field, replace(self.spec, radius=radius), self.n_steps, self.method, self.theta.dtype)
         index = {d: b for b, d in enumerate(self.kernels.displacements)}
@@ -253,11 +258,9 @@ class ContinuousFlow(Bijection):
         return self.theta.new_tensor(values[: self.spec.n_times])
 
     def _context(self, context: Tensor | None) -> Tensor:  # -> (1 or batch, n_monomials)
-        width = 0 if context is None else context.shape[-1]
-        if width != self.spec.n_context:
-            raise ValueError(f"expected {self.spec.n_context} couplings per sample as context, got {width}")
-        if context is None:
+        if context is None and not self.spec.n_context:
             return self.theta.new_ones(1, 1)
+        context = checked_context(context, self.spec.n_context)
         ones = context.new_ones(len(context))
         return torch.stack([context[:, list(m)].prod(1) if m else ones for m in self.spec.monomials()], 1)
 
@@ -269,6 +272,10 @@ class ContinuousFlow(Bijection):
         yield cls(FieldSpace(Lattice((3, 4))), conditional, method="dop853")
         yield cls(FieldSpace(Lattice((5,))), VectorFieldSpec((1.0,), n_times=1, odd=False), method="dop853")
         yield cls(FieldSpace(Lattice((2, 2, 3))), VectorFieldSpec((0.8,), n_times=2), method="dop853")
+
+
+def _equal_axes(lattice: Lattice) -> list[list[bool]]:
+    return [[m == n for m in lattice.extents] for n in lattice.extents]
 
 
 def _yukawas(masses: tuple[float, ...], k_squared: Tensor) -> list[Tensor]:

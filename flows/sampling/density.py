@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,8 @@ from lattices.lattice import Lattice
 class Density(Action):
     """The action S = -log q of a distribution: log Z = 0.
 
-    Its force differentiates `log_prob`: for a flow, one inverse and its gradient.
+    Its force differentiates `log_prob`: for a flow, one inverse and its gradient. Fields that are not finite, such as
+    the ends of diverged trajectories, have S = ∞ and a force that is not a number: samplers refuse them.
 
     Args:
         distribution: any normalised density, trained flows included.
@@ -40,10 +41,17 @@ class Density(Action):
         return SiteSign()
 
     def energy(self, x: Tensor) -> Tensor:  # (batch, *event) -> (batch,)
-        return -self.distribution.log_prob(x)
+        return -self._inside(self.distribution.log_prob, x, x.real.new_full((len(x),), -torch.inf))
 
     def force(self, x: Tensor) -> Tensor:  # (batch, *event) -> (batch, *event)
-        return self.distribution.score(x)
+        return self._inside(self.distribution.score, x, torch.full_like(x, torch.nan))
+
+    def _inside(self, function: Callable[[Tensor], Tensor], x: Tensor, elsewhere: Tensor) -> Tensor:
+        """function(x) for the configurations in the field space, `elsewhere` for the others."""
+        inside = self.field.contains(x)
+        if inside.all():
+            return function(x)
+        return elsewhere.index_put((inside,), function(x[inside])) if inside.any() else elsewhere
 
     @classmethod
     def examples(cls) -> Iterator[Density]:

@@ -43,6 +43,7 @@ class Kernel(ABC):
 
     def adapt(self, state: State, n_steps: int, generator: torch.Generator) -> tuple[Kernel, State]:
         """Warm up: n_steps that may tune the method. Returns the frozen kernel to measure with, and the state."""
+        require_warm_up(n_steps)
         for _ in range(n_steps):
             state, _ = self.step(state, generator)
         return self, state
@@ -51,6 +52,12 @@ class Kernel(ABC):
     def examples(cls) -> Iterator[Kernel]:
         """Small instances: documentation first, test data second."""
         raise NotImplementedError(f"{cls.__name__} gives no examples(): yield a few small instances")
+
+
+def require_warm_up(n_steps: int) -> None:
+    """Raise ValueError for a negative number of warm-up steps."""
+    if n_steps < 0:
+        raise ValueError(f"expected n_steps >= 0, got {n_steps}: pass the number of warm-up steps")
 
 
 class History(NamedTuple):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flows.bijection import Bijection
+from flows.distribution import require_dtype
 from flows.sampling.kernel import Info, Kernel, State
 from lattices.action import Action
 from lattices.fields import FieldSpace, Transformation
@@ -99,7 +100,8 @@ class Latent(Kernel):
 
     @torch.no_grad()
     def init(self, x: Tensor) -> State:
-        return self._show(self.kernel.init(self.pulled_back.pull(self.pulled_back.action.field.validate(x))))
+        x = require_dtype(self.pulled_back.bijection, self.pulled_back.action.field.validate(x))
+        return self._show(self.kernel.init(self.pulled_back.pull(x)))
 
     @torch.no_grad()
     def step(self, state: State, generator: torch.Generator) -> tuple[State, Info]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from flows.sampling.kernel import Info, Kernel, State
+from flows.sampling.kernel import Info, Kernel, State, require_warm_up
 
 K = TypeVar("K", bound=Kernel)
 
@@ -30,12 +30,6 @@ def idle(x: Tensor) -> Info:  # (chains, *event)
     return Info(x.new_ones(len(x), dtype=torch.float64), x.new_zeros(len(x), dtype=torch.float64))
 
 
-def require_steps(n_steps: int) -> None:
-    """Raise ValueError for a negative number of warm-up steps."""
-    if n_steps < 0:
-        raise ValueError(f"expected n_steps >= 0, got {n_steps}: pass the number of warm-up steps")
-
-
 def tune(
     make: Callable[[float], K], scale: float, target: float, state: State, n_steps: int, generator: torch.Generator
 ) -> tuple[K, State]:
@@ -52,7 +46,7 @@ def tune(
     References:
         M. D. Hoffman, A. Gelman, 1111.4246, eq. (6).
     """
-    require_steps(n_steps)
+    require_warm_up(n_steps)
     averaged, surplus, kernel = 0.0, 0.0, make(scale)
     for t in range(1, n_steps + 1):
         state, info = kernel.step(state, generator)

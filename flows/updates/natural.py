@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flows import parallel
 from flows.distribution import Transformed
@@ -52,8 +52,12 @@ class NaturalGradient(Update):
     def __post_init__(self) -> None:
         if self.n_samples < 2 or self.chunk < 1 or not self.damping >= 0 or not self.trust > 0:
             raise ValueError(f"expected n_samples >= 2, chunk >= 1, damping >= 0, trust > 0, got {self}: raise them")
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"expected 0 <= decay <= 1, got {self.decay}: pass a fraction of the fit")
 
     def init(self, problem: Problem) -> dict[str, Any]:
+        if not _trained(problem.flow):
+            raise ValueError("expected a flow with trainable parameters, got none: unfreeze some, or do not fit it")
         return {"decayed": 0}
 
     @torch.no_grad()
@@ -64,8 +68,8 @@ class NaturalGradient(Update):
         delta, curvature = self._solve(moments, problem)
         decayed = state["decayed"] + (progress > 1 - self.decay)
         rate = min(1.0, (2 * self.trust / max(curvature, 1e-300)) ** 0.5) / (1 + decayed)
-        for parameter, change in zip(problem.flow.parameters(), _split(delta, problem.flow)):
-            parameter += rate * change
+        for parameter, change in zip(_trained(problem.flow), _split(delta, problem.flow)):
+            parameter.add_(rate * change)
         numbers = {"rate": rate, "predicted_decrease": curvature / 2, "log_weight_std": float(log_weights.std())}
         return {"decayed": decayed}, Report(-float(log_weights.mean()), log_weights, numbers)
 
@@ -85,7 +89,7 @@ class NaturalGradient(Update):
 
     def _solve(self, moments: Moments, problem: Problem) -> tuple[Tensor, float]:
         """The damped least-squares step δ and its curvature δᵀ F δ."""
-        n_parameters = sum(p.numel() for p in problem.flow.parameters() if p.requires_grad)
+        n_parameters = sum(p.numel() for p in _trained(problem.flow))
         n_nuisance = len(moments.gram) - n_parameters - 1
         gram = moments.gram / moments.n
         head, body = gram[:n_nuisance, :n_nuisance], gram[n_nuisance:, n_nuisance:]
@@ -111,12 +115,12 @@ def sample_tangents(
     Bijections that define `push_tangents` are asked for them; of others (small ones!) the log-density is
     differentiated sample by sample.
     """
-    if hasattr(flow.bijection, "push_tangents"):
+    parameters = _trained(flow)
+    if hasattr(flow.bijection, "push_tangents") and set(parameters) == set(flow.bijection.parameters()):
         z, log_prob = flow.base.sample_with_log_prob(n, context, generator)
         pushed, tangents = flow.bijection.push_tangents(z, flow.base.score(z, context), context)
         return pushed.x, log_prob - pushed.log_det, tangents
     x, log_prob = flow.sample_with_log_prob(n, context, generator)
-    parameters = [p for p in flow.parameters() if p.requires_grad]
     with torch.enable_grad():
         rows = [
             torch.autograd.grad(
@@ -143,7 +147,11 @@ def _curvature_scale(diagonal: Tensor, flow: Transformed) -> Tensor:
     return constant.expand(theta.shape).flatten().clamp(min=1e-12)
 
 
+def _trained(flow: Transformed) -> list[nn.Parameter]:
+    return [p for p in flow.parameters() if p.requires_grad]
+
+
 def _split(delta: Tensor, flow: Transformed) -> list[Tensor]:
-    parameters = [p for p in flow.parameters() if p.requires_grad]
+    parameters = _trained(flow)
     pieces = delta.split([p.numel() for p in parameters])
     return [piece.reshape(p.shape).to(p) for piece, p in zip(pieces, parameters)]

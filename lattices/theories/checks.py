@@ -12,11 +12,7 @@ from lattices.lattice import Lattice
 
 def check_arguments(theory: Any) -> None:
     """`extents` becomes the tuple of a valid Lattice; every other field of the dataclass must be a finite number."""
-    try:
-        extents = Lattice(theory.extents).extents
-    except TypeError as error:
-        raise TypeError(f"expected extents like (8, 8), got {theory.extents!r}: pass one int per axis") from error
-    object.__setattr__(theory, "extents", extents)
+    object.__setattr__(theory, "extents", Lattice(theory.extents).extents)
     for field in fields(theory):
         if field.name != "extents":
             check_finite(field.name, getattr(theory, field.name))
