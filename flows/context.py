@@ -9,6 +9,8 @@ from torch import Tensor
 def checked_context(context: Tensor | None, n_context: int) -> Tensor:  # -> (batch, n_context)
     """Return the context of a layer that needs `n_context` numbers; a clear ValueError where they are missing."""
     got = "none" if context is None else f"shape {tuple(context.shape)}"
+    if context is not None and not n_context:
+        raise ValueError(f"expected 0 couplings as context, got {got}: build the flow with n_context, or pass none")
     if context is None or context.ndim != 2 or context.shape[1] != n_context:
         raise ValueError(f"expected context of shape (batch, {n_context}), got {got}: pass context=couplings")
     return context
