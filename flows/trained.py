@@ -90,7 +90,9 @@ def refined(flow: Transformed, tolerance: float = 1e-3, n_samples: int = 32) -> 
         finer = bijection.refined(n_steps, "dop853")
         if float(finer.integration_error(z, log_prob=flow.base.log_prob).max()) <= tolerance:
             return Transformed(flow.base, finer)
-    raise ValueError(f"expected log q accurate to {tolerance} nats in {N_STEPS[-1]} steps, got worse: train it more gently")
+    raise ValueError(
+        f"expected log q accurate to {tolerance} nats in {N_STEPS[-1]} steps, got worse: train it more gently"
+    )
 
 
 def _weights(directory: Path) -> dict[str, Tensor]:
