@@ -27,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.formatwarning = lambda message, *_, **__: f"latflow: warning: {message}\n"
     command = import_module(f"flows.commands.{chosen.command.replace('-', '_')}")
     from flows import parallel
+    from flows.heap import keep_heap
+
+    keep_heap()
 
     try:
         with parallel.session():

@@ -43,7 +43,7 @@ class Configuration:
     theory: Action
     architecture: Architecture = field(default_factory=Continuous)
     update: Update = field(default_factory=NaturalGradient)
-    n_steps: int = 15
+    n_steps: int = 20
     seed: int = 0
     dtype: str = "float32"
     start_from: str | None = None

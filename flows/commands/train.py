@@ -36,7 +36,7 @@ class Training:
         device: cpu, cuda, …
     """
 
-    n_steps: int = 15
+    n_steps: int = 20
     seed: int = 0
     dtype: Literal["float32", "float64"] = "float32"
     start_from: str | None = None

@@ -1,0 +1,118 @@
+"""Every example runs at tiny size and stands by its numbers; the custom action and layer obey the laws."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from flows.report import HMCRun
+from tests.laws import actions, bijections
+
+FOLDER = Path(__file__).parent.parent / "examples"
+
+
+def example(name: str) -> ModuleType:
+    """An example as a module: `examples` is no package."""
+    spec = importlib.util.spec_from_file_location(f"example_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+ACTION, LAYER = example("custom_action").SineGordon, example("custom_layer").MagnetisationStretch
+ACTION_LAWS = (
+    actions.one_value_per_field,
+    actions.precise_in_single,
+    actions.follows_device,
+    actions.invariant_as_claimed,
+    actions.broken_as_claimed,
+    actions.force_is_minus_gradient,
+    actions.batch_independent,
+    actions.tiles,
+    actions.spectrum_is_covariance,
+    actions.validates,
+    actions.algebra,
+)
+LAYER_LAWS = (
+    bijections.well_formed,
+    bijections.round_trip,
+    bijections.log_det_is_jacobian,
+    bijections.equivariant_as_claimed,
+    bijections.batch_independent,
+    bijections.keeps_dtype,
+    bijections.follows_device,
+    bijections.trains_every_parameter,
+    bijections.restores_from_state,
+    bijections.pushes_score,
+    bijections.starts_as_identity,
+)
+
+
+@pytest.mark.parametrize("law", ACTION_LAWS, ids=lambda law: law.__name__)
+def test_custom_action_obeys_the_laws(law: Callable) -> None:
+    for action in ACTION.examples():
+        law(action)
+
+
+@pytest.mark.parametrize("law", LAYER_LAWS, ids=lambda law: law.__name__)
+def test_custom_layer_obeys_the_laws(law: Callable) -> None:
+    for layer in LAYER.examples():
+        law(layer, torch.Generator().manual_seed(1))
+
+
+def test_every_example_is_short_and_explains_itself() -> None:
+    files = sorted(FOLDER.glob("*.py"))
+    assert len(files) >= 5
+    for path in files:
+        text = path.read_text()
+        assert text.count("\n") <= 120, path
+        assert text.startswith('"""'), path
+        assert "?" in text.split('"""')[1], path
+        assert "-> dict[str, float]" in text, path
+
+
+def test_train_phi4() -> None:
+    found = example("train_phi4").main(n_steps=7, n_samples=4000, batch=512)
+    assert found["ess"] > 0.8
+    assert abs(found["log_z_z"]) < 4
+    assert abs(found["phi_squared_z"]) < 4
+
+
+def test_ising_free_energy() -> None:
+    found = example("ising_free_energy").main(extents=(2, 2), n_steps=10, n_samples=4000, batch=512)
+    assert found["ess"] > 0.8
+    assert abs(found["log_z_z"]) < 4
+    assert abs(found["energy_z"]) < 4
+
+
+def test_custom_action() -> None:
+    found = example("custom_action").main(n_steps=7, n_samples=4000, batch=512)
+    assert found["ess"] > 0.8
+    assert abs(found["log_z_z"]) < 4
+
+
+def test_custom_layer() -> None:
+    found = example("custom_layer").main(n_steps=60, n_samples=20_000, extents=(2, 2))
+    assert found["ess"] > found["ess_without"]
+    assert found["ess"] > 0.1
+    assert abs(found["log_z_z"]) < 4
+
+
+def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = HMCRun(n_chains=16, n_steps=100, warm_up=50)
+    found = example("demo").main((3, 3), n_steps=7, n_samples=4000, hmc=few, directory=tmp_path / "demo")
+    assert found["ess"] > 0.8
+    assert abs(found["phi_squared_z"]) < 4
+    assert abs(found["log_z"] - 1.476528667281) < 4 * found["log_z_error"]
+    figures = {path.stem for path in (tmp_path / "demo" / "figures").glob("*.png")}
+    assert figures == {"training", "log_weights", "correlator", "metropolis"}
+    assert "flow, Metropolis" in capsys.readouterr().out
