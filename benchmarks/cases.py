@@ -69,5 +69,5 @@ CASES = {
     "phi4-32": Case((SMALL, LARGE), 0.85, 20_000),
     "phi4-3d-6": Case((phi4((6, 6, 6), 10.0, 15),), 0.90),  # ξ = 1.56 (second moment)
     "ising-8": Case((dual(8, 15, 2048),), 0.95),
-    "ising-16": Case((dual(8, 15, 2048), dual(16, 15, 3072)), 0.90),
+    "ising-16": Case((dual(8, 15, 2048), dual(16, 15, 3072)), 0.90, 20_000),
 }
