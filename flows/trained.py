@@ -75,7 +75,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     return data
 
 
-def refined(flow: Transformed, tolerance: float = 1e-3, n_samples: int = 32) -> Transformed:
+def refined(flow: Transformed, tolerance: float = 1e-4, n_samples: int = 32) -> Transformed:
     """The same flow, integrated by dop853 with enough steps for log q accurate to `tolerance` nats; others unchanged.
 
     The largest error of `n_samples` samples is held below the tolerance, so that the error of log Z, a mean, is far

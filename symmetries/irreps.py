@@ -59,11 +59,7 @@ def _(group: Hyperoctahedral) -> dict[str, Representation]:
     even = {"A1": Trivial(group), "A2": odd_permutation, "E": AxisPermutation(Young(Symmetric(3), (2, 1)))}
     even |= {"T1": axial, "T2": axial * odd_permutation}
     odd = {f"{name}u": irrep * sign(group) for name, irrep in even.items()}
-    return (
-        {f"{name}g": irrep for name, irrep in even.items()}
-        | odd
-        | {"A1u": sign(group), "T1u": Defining(group)}
-    )
+    return {f"{name}g": irrep for name, irrep in even.items()} | odd | {"A1u": sign(group), "T1u": Defining(group)}
 
 
 @irreps.register

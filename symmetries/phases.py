@@ -85,9 +85,7 @@ class Alternating(Representation):
     def __post_init__(self) -> None:
         check_group(self.group, Dihedral)
         if self.group.n % 2:
-            raise ValueError(
-                f"expected Dihedral(n) with n even, got {self.group}: no alternating sign exists"
-            )
+            raise ValueError(f"expected Dihedral(n) with n even, got {self.group}: no alternating sign exists")
 
     def matrix(self, g: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """(-1)^a, as (..., 1, 1)."""

@@ -71,9 +71,7 @@ class RotationIrreps(Representation):
     def __post_init__(self) -> None:
         check_group(self.group, O3, Hyperoctahedral)
         if self.group.element_shape != (3, 3):
-            raise ValueError(
-                f"expected O3() or Hyperoctahedral(3), got {self.group}: rotations here are of space"
-            )
+            raise ValueError(f"expected O3() or Hyperoctahedral(3), got {self.group}: rotations here are of space")
         self._parsed()
 
     @property

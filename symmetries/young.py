@@ -60,9 +60,7 @@ class Young(Representation):
         """Standard tableaux as words: the row of each number."""
         words: list[tuple[int, ...]] = [()]
         for _ in range(self.group.n):
-            words = [
-                (*w, row) for w in words for row, length in enumerate(self.partition) if _fits(w, row, length)
-            ]
+            words = [(*w, row) for w in words for row, length in enumerate(self.partition) if _fits(w, row, length)]
         return words
 
     def _swaps(self) -> Tensor:  # -> (n-1, dim, dim)

@@ -48,9 +48,9 @@ class HMC(Kernel):
     def __post_init__(self) -> None:
         if not isinstance(self.action.field.target, (Real, Circle)):
             raise ValueError(f"expected an action on Real or Circle, got {self.action.field.target}: no momenta there")
-        if not 0 < self.step_size < float("inf") or self.n_steps < 1:
+        if not 0 < self.step_size < float("inf") or not isinstance(self.n_steps, int) or self.n_steps < 1:
             raise ValueError(
-                f"expected step_size > 0 and n_steps >= 1, got {self.step_size} and {self.n_steps}: make both positive"
+                f"expected step_size > 0 and a whole n_steps >= 1, got {self.step_size} and {self.n_steps}: change them"
             )
         if self.integrator not in INTEGRATORS:
             raise ValueError(f"expected an integrator of {', '.join(INTEGRATORS)}, got {self.integrator!r}: choose one")

@@ -63,9 +63,7 @@ def check_parameters(x: Tensor, parameters: Tensor, n_parameters: int) -> None:
             f"{tuple(parameters.shape)}: move the parameter axis to the end and expand the others"
         )
     if parameters.dtype != x.dtype:
-        raise TypeError(
-            f"expected parameters of x's dtype {x.dtype}, got {parameters.dtype}: cast with .to(x.dtype)"
-        )
+        raise TypeError(f"expected parameters of x's dtype {x.dtype}, got {parameters.dtype}: cast with .to(x.dtype)")
 
 
 def check_spline(n_bins: int, bound: float) -> None:

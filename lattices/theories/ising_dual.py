@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -106,8 +107,14 @@ class IsingDual(Action):
     def _precise(self, x: Tensor) -> Tensor:  # (batch, *extents) -> (batch, *extents)
         """K̃⁻¹ x."""
         axes = Lattice(self.extents).axes
-        half = self._spectrum()[..., : self.extents[-1] // 2 + 1].to(x)
+        half = _half_spectrum(self, x.dtype, x.device)
         return torch.fft.irfftn(torch.fft.rfftn(x, dim=axes) / half, s=self.extents, dim=axes)
+
+
+@lru_cache(maxsize=16)
+def _half_spectrum(action: IsingDual, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """K̃(k) on the half grid of `rfftn`: built once, energies and forces ask for it all the time."""
+    return action._spectrum()[..., : action.extents[-1] // 2 + 1].to(device, dtype)
 
 
 def _mean_slope_of_tanh(sigma: float, n_nodes: int = 200) -> float:
