@@ -1,0 +1,90 @@
+"""Figures of the benchmarks: every number with its error, its n and what it has to reach, from the JSON they print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+Result = dict[str, Any]
+
+
+class Figure(NamedTuple):
+    """One number: where it comes from, what it is, how sure it is, and what was to be reached."""
+
+    benchmark: str
+    figure: str
+    value: str
+    error: str
+    n: int | str
+    reach: str = ""
+    reached: bool | None = None
+
+    def markdown(self) -> str:
+        verdict = {None: "", True: " ✓", False: " ✗ missed"}[self.reached]
+        return f"| {' | '.join(str(column) for column in self[:5])} | {self.reach}{verdict} |"
+
+
+HEADER = "| benchmark | figure | value | error | n | to reach |\n|---|---|---|---|---|---|"
+
+
+def figures(result: Result) -> Iterator[Figure]:
+    """All figures of one benchmark, by its `case`."""
+    yield from {"transforms": spline, "layers": layers, "volume": volume}.get(result["case"], scalar)(result)
+
+
+def scalar(result: Result) -> Iterator[Figure]:
+    """ESS with interval, acceptance, log Z and ⟨φ²⟩ of the flow; effective samples per second of it and its peers."""
+    case, n = result["case"], result["n"]
+    interval = f"[{result['ess_low']:.4f}, {result['ess_high']:.4f}]"
+    yield Figure(case, "ESS", f"{result['ess']:.4f}", interval, n, f"≥ {result['bar']}", result["ess"] >= result["bar"])
+    yield Figure(case, "acceptance", f"{result['acceptance']:.4f}", "", n)
+    yield _estimate(case, "log Z", result, "log_z", "reference")
+    yield _estimate(case, "⟨φ²⟩", result, "phi_squared", "phi_squared_reference")
+    yield Figure(case, "training", f"{result['train_seconds']:.0f} s", "", "", f"{result['parameters']} parameters")
+    for peer in result["peers"]:
+        rate = f"{peer['effective_per_second']:.4g} effective/s"
+        yield Figure(case, peer["method"], rate, "", f"{peer['seconds']:.1f} s", peer["note"])
+
+
+def spline(result: Result) -> Iterator[Figure]:
+    """Ratios of our splines to normflows'."""
+    for row in result["rows"]:
+        if row["map"] != "normflows":
+            yield from _ratios("spline", row)
+
+
+def layers(result: Result) -> Iterator[Figure]:
+    """Ratios of our coupling layers to normflows', and of packed ones to masked ones."""
+    for row in result["rows"]:
+        if row["map"] not in ("normflows", "masked"):
+            yield from _ratios(f"{row['kind']} layer", row)
+
+
+def volume(result: Result) -> Iterator[Figure]:
+    """Time and memory by lattice size, and the exponents of V."""
+    for row in result["rows"]:
+        where = f"{row['architecture']}, {row['quantity']}, L = {row['size']}"
+        milliseconds = f"{1e3 * row['seconds']:.4g} ms"
+        yield Figure("volume", where, milliseconds, f"{1e3 * row['error']:.2g} ms", row["n"])
+        yield Figure("volume", f"{where}, memory", f"{row['peak_bytes'] / 1e6:.4g} MB", "", 1)
+    for column, fits in result["exponents"].items():
+        for what, slope in fits.items():
+            yield Figure("volume", f"{what}, exponent of V in {column}", f"{slope:.2f}", "", 4)
+
+
+def _estimate(case: str, name: str, result: Result, key: str, reference: str) -> Figure:
+    """An estimate beside its reference, within three of its errors."""
+    value, error, exact = result[key], result[f"{key}_error"], result[reference]
+    reach = "" if exact is None else f"{exact:.6f} ({(value - exact) / error:+.1f} s.e.)"
+    return Figure(case, name, f"{value:.6f}", f"{error:.6f}", result["n"], reach)
+
+
+def _ratios(name: str, row: Result) -> Iterator[Figure]:
+    """The ratios of one row of timings; the bar, where there is one, is on the figure it was set for."""
+    setting = f"{row['map']}, {row['direction']}, {row['mode']} {row['dtype']}"
+    for part in ("evaluate", "backward", "both"):
+        bar = row.get("bar") if row.get("bar_on") == part else None
+        ratio, error = row[f"{part}_ratio"], row[f"{part}_ratio_error"]
+        reach = ("", None) if bar is None else (f"≤ {bar}", ratio <= bar)
+        yield Figure(name, f"{setting}, {part}", f"{ratio:.2f}", f"{error:.2f}", row["n"], *reach)
+    yield Figure(name, f"{setting}, saved memory", f"{row['saved_ratio']:.2f}", "", 1)
