@@ -11,7 +11,7 @@ from normflows.distributions.base import BaseDistribution
 from torch import Tensor, nn
 
 from flows.bijection import Bijection, Scored
-from flows.context import matched_context
+from flows.context import context_width, matched_context
 from lattices.fields import FieldSpace
 from lattices.invariance import Symmetry, shared_symmetries
 
@@ -88,20 +88,21 @@ class Transformed(Distribution):
                 f"expected a base in {dtype_of(bijection)}, got {dtype_of(base)}: build both with one dtype"
             )
         self.base, self.bijection = base, bijection
+        self.n_context = max(context_width(base), context_width(bijection))
         self.field = bijection.codomain
         self.symmetries = shared_symmetries(bijection.symmetries, base.symmetries)
 
     def sample_with_log_prob(
         self, n: int, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        context = matched_context(context, n, dtype_of(self))
+        context = matched_context(context, n, dtype_of(self), self.n_context)
         z, log_prob = self.base.sample_with_log_prob(n, context, generator)
         x, log_det = self.bijection(z, context)
         return x, log_prob - log_det
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = require_dtype(self, self.field.validate(x))
-        context = matched_context(context, len(x), x.dtype.to_real())
+        context = matched_context(context, len(x), x.dtype.to_real(), self.n_context)
         z, log_det = self.bijection.inverse(x, context)
         return self.base.log_prob(z, context) + log_det
 
@@ -112,7 +113,7 @@ class Transformed(Distribution):
 
         The second field of the returned `Scored` is log q(x) here, not a log-det.
         """
-        context = matched_context(context, n, dtype_of(self))
+        context = matched_context(context, n, dtype_of(self), self.n_context)
         with torch.no_grad():
             z, log_prob = self.base.sample_with_log_prob(n, context, generator)
         x, log_det, score = self.bijection.push_score(z, self.base.score(z, context), context)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flows.bases import GaussianField
+from flows.bijection import Chain
 from flows.distribution import Transformed
 from flows.layers.continuous import ContinuousFlow, VectorFieldSpec
 from flows.layers.integration import integrate, tableau
@@ -124,7 +125,12 @@ def test_bad_input_is_refused() -> None:
         ContinuousFlow(SQUARE, n_steps=-1)
     with pytest.raises(ValueError, match="rk4, dopri5, dop853"):
         ContinuousFlow(SQUARE, method="euler")(SQUARE.random(1, seeded()))
+    plain, conditional = (ContinuousFlow(SQUARE, VectorFieldSpec(n_context=n)) for n in (0, 1))
+    base, coupling = GaussianField.free(SQUARE.lattice, mass_squared=1.0), torch.zeros(1, 1, dtype=torch.float64)
     with pytest.raises(ValueError, match="expected 0 couplings"):
-        ContinuousFlow(SQUARE)(SQUARE.random(1, seeded()), torch.zeros(1, 2))
+        Transformed(base, plain).sample(1, coupling)
+    with pytest.raises(ValueError, match="expected context of shape"):
+        Transformed(base, Chain(plain, conditional)).sample(1)
+    assert Transformed(base, Chain(plain, conditional)).sample(1, coupling).isfinite().all()
     with pytest.raises(ValueError, match="radius >= 0"):
         OrbitKernels(Lattice((4, 4)), radius=-1)

@@ -258,7 +258,7 @@ class ContinuousFlow(Bijection):
         return self.theta.new_tensor(values[: self.spec.n_times])
 
     def _context(self, context: Tensor | None) -> Tensor:  # -> (1 or batch, n_monomials)
-        if context is None and not self.spec.n_context:
+        if not self.spec.n_context:
             return self.theta.new_ones(1, 1)
         context = checked_context(context, self.spec.n_context)
         ones = context.new_ones(len(context))

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from flows.bases import White
 from flows.bijection import Bijection, Inverse
+from flows.context import context_width
 from flows.distribution import Transformed
 from lattices.fields import Circle, FieldSpace, Links, Sphere
 
@@ -34,8 +35,7 @@ def perturbed(module: Module, generator: Generator, scale: float = 0.1) -> Modul
 
 def couplings(module: nn.Module, n: int, generator: Generator, dtype: torch.dtype = torch.float64) -> Tensor | None:
     """Random context as wide as any layer inside asks for, one row per sample; None if none asks."""
-    parts = [part for m in module.modules() for part in (m, getattr(m, "spec", None))]
-    width = max(getattr(part, "n_context", 0) for part in parts)
+    width = context_width(module)
     return torch.randn(n, width, generator=generator, dtype=dtype) if width else None
 
 
