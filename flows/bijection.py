@@ -30,7 +30,8 @@ class Bijection(Flow, ABC):
     """An invertible map z ↦ x of field spaces with an exact log-det; also a normflows `Flow`.
 
     A layer implements `forward`, `inverse` and the properties; `context` (batch, n) carries couplings or coarse
-    fields, and None means none; a layer that reads it says so in `n_context`, the others ignore it. Parameters at their initial values give the identity where a layer promises it.
+    fields, and None means none; a layer that reads it says so in `n_context`, the others ignore it.
+    Parameters at their initial values give the identity where a layer promises it.
     """
 
     domain: FieldSpace
