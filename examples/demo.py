@@ -1,7 +1,8 @@
 """What `make demo` runs. Question: can a flow sample φ⁴ theory exactly, and does it agree with HMC?
 
 It trains an equivariant continuous flow for φ⁴ on 8×8 (m² = -4, λ = 8) in about a minute, corrects its samples by
-weights and by independence Metropolis, runs HMC, and compares. Answer: ESS above 0.98, log Z = 9.290, ⟨φ²⟩ = 0.1434.
+weights and by independence Metropolis, runs HMC, and compares. Answer at n = 100 000: ESS 0.999, log Z = 9.2914(1),
+⟨φ²⟩ = 0.14335(7), HMC 0.14345(6).
 Reference: thermodynamic integration with HMC gives log Z = 9.2895(27) and ⟨φ²⟩ = 0.143446(21).
 """
 
