@@ -66,7 +66,7 @@ CASES = {
     "phi4-8": Case((phi4((8, 8), 8.0),), 0.98, reference=9.2895),  # thermodynamic integration, error 0.0027
     "phi4-12": Case((phi4((12, 12), 5.276),), 0.97),
     "phi4-16c": Case((Configuration(Phi4.from_form_c((16, 16), -0.4, 2.4), FLOW, UPDATE, 15),), 0.95),
-    "phi4-32": Case((SMALL, LARGE), 0.85, 20_000),
+    "phi4-32": Case((SMALL, LARGE), 0.85, 10_000),
     "phi4-3d-6": Case((phi4((6, 6, 6), 10.0, 15),), 0.90),  # ξ = 1.56 (second moment)
     "ising-8": Case((dual(8, 15, 2048),), 0.95),
     "ising-16": Case((dual(8, 15, 2048), dual(16, 15, 3072)), 0.90, 20_000),

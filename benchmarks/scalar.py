@@ -49,7 +49,7 @@ def evaluate(model: Trained, case: cases.Case, n: int) -> dict[str, Any]:
     """ESS, acceptance, log Z and ⟨φ²⟩ at n samples, with seconds of sampling."""
     generator = torch.Generator().manual_seed(1)
     start = time.perf_counter()
-    samples = reweight(model.flow, case.action, n, generator, scalar_observables, chunk=1024)
+    samples = reweight(model.flow, case.action, n, generator, scalar_observables)
     seconds = time.perf_counter() - start
     ess, log_z = samples.effective_sample_size(generator), samples.log_z()
     squared = samples.estimates()["phi_squared"]

@@ -122,6 +122,7 @@ def test_families_are_evaluated_at_the_drawn_couplings(objective: Objective) -> 
         return 1 + torch.rand(n, 2, generator=generator, dtype=torch.float64)
 
     of = Problem(optimum().flow, Wells(), couplings)
+    of.flow.n_context = 2  # it ignores them
     drawn = generator()
     context = couplings(8, drawn)
     x, log_prob = of.flow.sample_with_log_prob(8, context, drawn)

@@ -92,7 +92,7 @@ def reweight(
     n: int,
     generator: torch.Generator,
     measure: Measure | None = None,
-    chunk: int = 4096,
+    chunk: int | None = None,
 ) -> WeightedSamples:
     """n samples of a flow with the weights that make them samples of e^{-S}/Z, on average.
 
@@ -105,10 +105,11 @@ def reweight(
         flow: normalised distribution on the space of `action`.
         n: number of samples, at least 2.
         measure: x (n, *event) -> {name: (n, …)}; None keeps the fields instead.
-        chunk: samples drawn at once.
+        chunk: samples drawn at once; None for 2¹⁷ sites, beyond which temporaries are too large for the heap.
     """
     if flow.field != action.field:
         raise ValueError(f"expected a flow on {action.field}, got one on {flow.field}: use the same lattice")
+    chunk = max(16, 2**17 // action.field.lattice.volume) if chunk is None else chunk
     parts = []
     for size in tqdm(chunk_sizes(n, chunk), disable=None, leave=False, desc="reweighting"):
         x, log_prob = flow.sample_with_log_prob(size, generator=generator)
