@@ -41,7 +41,7 @@ def rows(action: Action, result: dict[str, Any], train_couplings: bool) -> Itera
     yield hmc(action, seconds)
     yield annealing(action, seconds)
     if train_couplings:
-        for transform in ("affine", "odd-spline"):
+        for transform in ("affine", "spline"):
             yield couplings(action, result["train_seconds"], transform)
 
 
@@ -78,7 +78,7 @@ def couplings(action: Action, train_seconds: float, transform: str) -> Row:
         torch.manual_seed(4)
         problem = Problem(CouplingFlow(transform=transform).build(action, torch.float32), action)
     end = time.perf_counter() + train_seconds
-    update = GradientUpdate(learning_rate=3e-3, clip_norm=10.0, schedule="constant")
+    update = GradientUpdate(learning_rate=3e-3, batch_size=128, schedule="constant", warm_up=0.0)
     record = fit(problem, update, 10**6, generator=generator, callback=lambda _: time.perf_counter() > end)
     flow = problem.flow.double()
     samples, used = _timed(lambda: reweight(flow, action, 10_000, generator, _magnetisation_squared))
