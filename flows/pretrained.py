@@ -10,10 +10,12 @@ import torch
 
 from flows import runs
 from flows.commands.command_line import command_line
+from flows.layers.continuous import ContinuousFlow
 from flows.trained import MODELS, Trained, find
 from flows.trained import load as load_trained
 
 LARGEST = 200_000  # bytes of weights
+TOLERANCE = 1e-4  # of log q, in nats
 
 
 def names() -> tuple[str, ...]:
@@ -42,7 +44,7 @@ def save_pretrained(run_directory: Path | str, name: str, command: str | None = 
         command: what regenerates the model, if that is not a single `latflow train`.
         record: further numbers to keep beside the configuration, e.g. train_seconds.
     """
-    source, target = load_trained(find(run_directory)), MODELS / name
+    source, target = load_trained(find(run_directory), TOLERANCE), MODELS / name
     dtype = torch.float32 if source.configuration.dtype == "float32" else torch.float64
     state = {key: tensor.to(dtype).clone() for key, tensor in source.flow.state_dict().items()}
     size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
@@ -51,6 +53,8 @@ def save_pretrained(run_directory: Path | str, name: str, command: str | None = 
     target.mkdir(parents=True, exist_ok=True)
     torch.save(state, target / "weights.pt")
     command = command or command_line(source.configuration, name)
+    if isinstance(source.flow.bijection, ContinuousFlow):  # measured once, so that loading need not search
+        record |= {"refined_steps": source.flow.bijection.n_steps, "refined_tolerance": TOLERANCE}
     config = {"command": command, **record, **source.configuration.to_dict(), "start_from": None}
     runs.atomic_write_json(target / "config.json", config)
     return target
