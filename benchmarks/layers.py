@@ -53,7 +53,7 @@ from lattices.lattice import Lattice
 LATTICE, BATCH, BINS, BOUND = Lattice((8, 8)), 1024, 8, 5.0
 FIELD = FieldSpace(LATTICE)
 DTYPES, DIRECTIONS = (torch.float32, torch.float64), ("density", "sampling")
-BARS = {"spline": 0.60, "packing spline": 0.62}  # of `packed`, on the density and on the sampling pass
+BARS = {"spline": 0.60, "packing spline": 0.62, "packing affine": 0.62}  # of `packed`, in both passes
 
 
 class OnHalf(nn.Module):
