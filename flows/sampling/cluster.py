@@ -26,18 +26,8 @@ from lattices.theories.ising import Spins
 
 
 @dataclass(frozen=True)
-class SwendsenWang(Kernel):
-    """Give every cluster of active bonds a new random sign.
-
-    Moves the signs alone: exact and ergodic for spins; for φ⁴ compose it with HMC or local updates (`Composite`).
-    Little critical slowing down. Cost V for all chains at once, on the CPU.
-
-    Args:
-        action: spins ±1 or a scalar field, with nearest-neighbour pair couplings and an even site potential.
-
-    References:
-        R. H. Swendsen, J.-S. Wang, Phys. Rev. Lett. 58 (1987) 86; R. C. Brower, P. Tamayo, ibid. 62 (1989) 1087.
-    """
+class ClusterKernel(Kernel):
+    """What cluster updates have in common: a target with pair couplings, and a start that is checked against them."""
 
     action: Action
 
@@ -51,6 +41,21 @@ class SwendsenWang(Kernel):
 
     def init(self, x: Tensor) -> State:
         return _checked_start(self.action, self.couplings, x)
+
+
+@dataclass(frozen=True)
+class SwendsenWang(ClusterKernel):
+    """Give every cluster of active bonds a new random sign.
+
+    Moves the signs alone: exact and ergodic for spins; for φ⁴ compose it with HMC or local updates (`Composite`).
+    Little critical slowing down. Cost V for all chains at once, on the CPU.
+
+    Args:
+        action: spins ±1 or a scalar field, with nearest-neighbour pair couplings and an even site potential.
+
+    References:
+        R. H. Swendsen, J.-S. Wang, Phys. Rev. Lett. 58 (1987) 86; R. C. Brower, P. Tamayo, ibid. 62 (1989) 1087.
+    """
 
     @torch.no_grad()
     def step(self, state: State, generator: torch.Generator) -> tuple[State, Info]:
@@ -71,7 +76,7 @@ class SwendsenWang(Kernel):
 
 
 @dataclass(frozen=True)
-class Wolff(Kernel):
+class Wolff(ClusterKernel):
     """Flip the cluster of one random site in every chain: big clusters are chosen more often.
 
     As `SwendsenWang`, with less slowing down per flipped spin in three and more dimensions; all clusters are built to
@@ -83,19 +88,6 @@ class Wolff(Kernel):
     References:
         U. Wolff, Phys. Rev. Lett. 62 (1989) 361.
     """
-
-    action: Action
-
-    def __post_init__(self) -> None:
-        _check_target(self.action)
-
-    @cached_property
-    def couplings(self) -> tuple[float, ...]:
-        """J_μ for each axis."""
-        return pair_couplings(self.action)
-
-    def init(self, x: Tensor) -> State:
-        return _checked_start(self.action, self.couplings, x)
 
     @torch.no_grad()
     def step(self, state: State, generator: torch.Generator) -> tuple[State, Info]:
