@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations_with_replacement
+from itertools import combinations_with_replacement, product
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,9 @@ from flows.bijection import Bijection, Scored
 from flows.context import checked_context
 from flows.layers.integration import Fields, integrate, tableau
 from flows.layers.kernels import OrbitKernels
+from lattices.blocking import Blocking, BlockPointGroup
 from lattices.fields import FieldSpace, Real
-from lattices.invariance import PointGroup, SignFlip, Translations
+from lattices.invariance import PointGroup, SignFlip, Symmetry, Translations
 from lattices.lattice import Lattice
 
 
@@ -30,6 +31,9 @@ class VectorFieldSpec:
         tails: masses m of Yukawa kernels m²/(m² + k̂²) beside them: long range for few parameters.
         n_times: number of Legendre polynomials in time.
         odd: keep x ↦ -x as a symmetry; otherwise cosines and a constant drift are added.
+        colours: q of a field in R^{q-1} with the symmetry of the q-state Potts model; 0 for a scalar field.
+        blocking: keep the block field of this kind fixed ("average" or "decimation", 2^d blocks): a flow of the
+            details alone, conditional on the coarse field; None moves everything.
         n_context: number of couplings the flow is conditioned on.
         context_degree: the coefficients are polynomials of this degree in the couplings.
     """
@@ -40,6 +44,8 @@ class VectorFieldSpec:
     tails: tuple[float, ...] = ()
     n_times: int = 4
     odd: bool = True
+    colours: int = 0
+    blocking: str | None = None
     n_context: int = 0
     context_degree: int = 2
 
@@ -51,9 +57,21 @@ class VectorFieldSpec:
 
     def features(self) -> tuple[list[float], list[float]]:
         """Frequencies and phases of sin(ω ψ + phase)."""
-        cosines = () if self.odd else (0.0, *self.frequencies)
+        constant = () if self.colours else (0.0,)  # Σ_a e_a = 0
+        cosines = () if self.odd else (*constant, *self.frequencies)
         phases = [0.0] * len(self.frequencies) + [math.pi / 2] * len(cosines)
         return [*self.frequencies, *cosines], phases
+
+    @property
+    def target(self) -> Real:
+        """Where the field takes its values."""
+        return Real(self.colours - 1) if self.colours else Real()
+
+    def symmetries(self) -> tuple[Symmetry, ...]:
+        """What every flow of this kind commutes with."""
+        translations, points = Translations(2 if self.blocking else 1), PointGroup()
+        internal: tuple[Symmetry, ...] = (SignFlip(),) * self.odd + ()
+        return translations, BlockPointGroup() if self.blocking == "average" else points, *internal
 
     def monomials(self) -> list[tuple[int, ...]]:
         """The products of couplings, by index, that coefficients are linear in; the first is 1."""
@@ -68,15 +86,16 @@ class ContinuousFlow(Bijection):
         div v = Σ_{h,f} ω_f (W_{hf} * G_h)(0) Σ_x cos(ω_f ψ_h(x)) + V W_0(0).
 
     K_b are point-group orbit and Yukawa kernels, P_j Legendre polynomials; everything is linear in the parameters θ,
-    and zero θ is the identity. The divergence is exact, so log|det| is exact up to the integration error, O(h^order),
+    and zero θ is the identity. With a blocking B the velocity is projected, (1 - BᵀB) v, and W(0) above becomes the
+    diagonal of (1 - BᵀB) W. With q colours v = Σ_a e_a v_a, v_a the velocity above of e_a·φ. The divergence is exact, so log|det| is exact up to the integration error, O(h^order),
     which `integration_error` measures. Cost: O(F V log V) per evaluation.
 
     Args:
-        field: real scalar fields in d = 1…4.
+        field: real scalar fields in d = 1…4, or fields in R^{q-1} for q colours.
         spec: features, kernels, time dependence and context.
         n_steps, method: steps and Runge–Kutta method ("rk4", "dopri5", "dop853").
     Shape: θ is (n_monomials, n_times, n_features, n_kernels).
-    Symmetries: translations, the point group, and Z₂ if spec.odd.
+    Symmetries: translations, the point group (of blocks), Z₂ if spec.odd, S_q of the colours.
     References: Gerdes et al. (2022), arXiv:2207.00283, eq. 12; de Haan et al. (2021), arXiv:2110.02673.
     """
 
@@ -85,15 +104,17 @@ class ContinuousFlow(Bijection):
         dtype: torch.dtype = torch.float64,
     ) -> None:  # fmt: skip
         super().__init__()
-        if field.target != Real() or field.cells != "sites":
-            raise ValueError(f"expected a real scalar field on sites, got {field}: use FieldSpace(Lattice(...))")
+        spec = spec or VectorFieldSpec()
+        if field.target != spec.target or field.cells != "sites":
+            raise ValueError(f"expected a field in {spec.target} on sites, got {field}: use FieldSpace(Lattice(...))")
         if n_steps < 1:
             raise ValueError(f"expected n_steps >= 1, got {n_steps}: 8 steps of rk4 are a good start")
         tableau(method)
         self.domain = self.codomain = field
-        self.spec, self.n_steps, self.method = spec or VectorFieldSpec(), n_steps, method
-        self.kernels = OrbitKernels(field.lattice, self.spec.radius)
-        self.symmetries = (Translations(), PointGroup(), *((SignFlip(),) if self.spec.odd else ()))
+        self.spec, self.n_steps, self.method = spec, n_steps, method
+        self.blocking = Blocking(spec.blocking) if spec.blocking else None
+        self.kernels = OrbitKernels(field.lattice, spec.radius)
+        self.symmetries = spec.symmetries()
         self._add_constants(field.lattice, dtype)
         shape = (len(self.spec.monomials()), self.spec.n_times, len(self.kappa), self.spectrum.shape[0])
         self.theta = nn.Parameter(torch.zeros(shape, dtype=dtype))
@@ -109,16 +130,31 @@ class ContinuousFlow(Bijection):
         weighted = spectrum * weight / lattice.volume  # Σ_half grid of this times f̂ is the sum over all k, over V
         frequencies, phases = self.spec.features()
         omega = torch.tensor(frequencies, dtype=torch.float64)
-        at_origin = torch.einsum("bk,hk->hb", weighted.flatten(1), smooth.flatten(1))  # (K_b * G_h)(0)
-        sines = torch.einsum("hb,f->hfb", at_origin, omega).flatten(0, 1)
-        kappa = torch.cat([sines, weighted.flatten(1).sum(1)[None]])
+        trace = self._diagonal(torch.cat([smooth, torch.ones_like(smooth[:1])]), spectrum)  # (h + 1, b, *cell)
+        sines = torch.einsum("hb...,f->hfb...", trace[:-1], omega).flatten(0, 1)
+        kappa = torch.cat([sines, trace[-1:]])
         column = (-1, *[1] * lattice.dimension)
         constants = {
             "spectrum": spectrum, "smooth": smooth, "weighted": weighted.flatten(1), "kappa": kappa,
             "omega": omega.reshape(column), "phase": torch.tensor(phases, dtype=torch.float64).reshape(column),
+            "colours": simplex(self.spec.colours) if self.spec.colours else torch.ones(1, 1),
         }  # fmt: skip
         for name, value in constants.items():
             self.register_buffer(name, value.to(dtype), persistent=False)
+
+    def _diagonal(self, first: Tensor, second: Tensor) -> Tensor:  # -> (n_first, n_second, *cell)
+        """[G_h (1 - BᵀB) K_b](y, y) for y in one cell: its own value wherever it does not depend on y."""
+        d = self.domain.lattice.dimension
+        first, second = self._real(first), self._real(second)
+        whole = torch.einsum("h...,b...->hb", first, second)
+        if self.blocking is None:
+            return whole.reshape(*whole.shape, *[1] * d)
+        size, axes = self.blocking.size, tuple(range(1, d + 1))
+        corners = list(product(range(size), repeat=d))
+        blocked = [[self.blocking.down(f.roll(y, axes), d) for f in (first, second)] for y in corners]
+        trace = torch.stack([whole - torch.einsum("h...,b...->hb", g, k) for g, k in blocked], -1)
+        uniform = torch.allclose(trace, trace[..., :1].expand_as(trace), atol=1e-12)
+        return trace[..., 0].reshape(*whole.shape, *[1] * d) if uniform else trace.unflatten(-1, [size] * d)
 
     def coefficients(self, t: float, context: Tensor | None = None) -> Tensor:  # -> (1 or batch, features, kernels)
         """Σ θ_{mjab} (monomial m of the couplings) P_j(2t - 1)."""
@@ -213,27 +249,57 @@ class ContinuousFlow(Bijection):
 
     def _velocity(self, coefficients: Tensor, x: Tensor, score: Tensor | None) -> Fields:
         """(dφ/dt, div v) and, given a score s, ds/dt."""
+        x, n = self._split(x), len(x)
+        coefficients = coefficients.repeat_interleave(len(x) // n, 0) if len(coefficients) > 1 else coefficients
         hats, sine, cosine = self._features(x)
         kernels = torch.einsum("bak,k...->ba...", coefficients, self.spectrum)
-        origin = torch.einsum("bak,ak->ba", coefficients, self.kappa)  # W_a(0), times ω of the sines
-        velocity = self._real((kernels * hats).sum(1))
-        divergence = (cosine.flatten(2).sum(2) * origin[:, :-1]).sum(1) + origin[:, -1] * self.domain.lattice.volume
+        origin = torch.einsum("bak,ak...->ba...", coefficients, self.kappa)  # W_a(0), times ω of the sines
+        velocity = self._projected(self._joined(self._real((kernels * hats).sum(1))))
+        divergence = (self._cell_sums(cosine) * origin[:, :-1]).flatten(1).sum(1)
+        divergence = divergence + origin[:, -1].flatten(1).mean(1) * self.domain.lattice.volume
+        divergence = divergence.reshape(n, -1).sum(1)
         if score is None:
             return velocity, divergence
-        pulled = self._real(kernels * self._hat(score)[:, None])  # W_a * s
+        pulled = self._real(kernels * self._hat(self._split(self._projected(score)))[:, None])  # W_a * s
         omega = self.omega.repeat(len(self.smooth), *[1] * (x.ndim - 1))
-        column = origin.reshape(*origin.shape, *[1] * (x.ndim - 1))
-        local = omega * (cosine * pulled[:, :-1] - sine * column[:, :-1])
+        local = omega * (cosine * pulled[:, :-1] - sine * self._tiled(origin[:, :-1]))
         local = local.reshape(len(x), len(self.smooth), len(self.omega), *x.shape[1:]).sum(2)
         back = self._real((self._hat(local) * self.smooth).sum(1)) + pulled[:, -1]
-        return velocity, divergence, -back
+        return velocity, divergence, -self._joined(back)
 
     def _stein(self, x: Tensor, score: Tensor) -> Tensor:  # -> (batch, n_features, n_kernels)
         """div v_a + s · v_a for the elementary fields v_{ab} = K_b * feature_a; zero mean under the density of s."""
+        x, score, n = self._split(x), self._split(self._projected(score)), len(x)
         hats, _, cosine = self._features(x)
         overlap = (self._hat(score).conj()[:, None] * hats).real.flatten(2) @ self.weighted.T
-        sums = torch.cat([cosine.flatten(2).sum(2), x.new_full((len(x), 1), self.domain.lattice.volume)], 1)
-        return overlap + sums[..., None] * self.kappa
+        sums = self._cell_sums(torch.cat([cosine, torch.ones_like(cosine[:, :1])], 1))
+        return (overlap + torch.einsum("ba...,ak...->bak", sums, self.kappa)).unflatten(0, (n, -1)).sum(1)
+
+    def _split(self, x: Tensor) -> Tensor:  # (batch, *event) -> (batch · colours, *extents)
+        """e_a·φ for every colour a, as scalar fields."""
+        return torch.einsum("b...n,an->ba...", x, self.colours).flatten(0, 1) if self.spec.colours else x
+
+    def _joined(self, u: Tensor) -> Tensor:  # (batch · colours, *extents) -> (batch, *event)
+        """Σ_a e_a u_a."""
+        if not self.spec.colours:
+            return u
+        return torch.einsum("ba...,an->b...n", u.unflatten(0, (-1, self.spec.colours)), self.colours)
+
+    def _projected(self, v: Tensor) -> Tensor:
+        """The part of a velocity that leaves the block field alone."""
+        return v if self.blocking is None else self.blocking.details(v, self.domain.lattice.dimension)
+
+    def _cell_sums(self, x: Tensor) -> Tensor:  # (batch, features, *extents) -> (batch, features, *cell)
+        """Sums over the sites that are equivalent: all of them, or those with one place in their block."""
+        cell = self.kappa.shape[2:]
+        for axis, size in enumerate(cell):
+            x = x.unflatten(2 + 2 * axis, (-1, size))
+        return x.sum(tuple(range(2, 2 + 2 * len(cell), 2)))
+
+    def _tiled(self, cell: Tensor) -> Tensor:  # (batch, features, *cell) -> the same on all sites, or broadcasting
+        if cell.shape[2] == 1:
+            return cell
+        return cell.repeat(1, 1, *(n // m for n, m in zip(self.domain.lattice.extents, cell.shape[2:])))
 
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Transforms (batch, h·f + 1, *half) of sin(ω ψ_h) and φ; sin(ω ψ_h) and cos(ω ψ_h) (batch, h·f, *extents)."""
@@ -281,3 +347,10 @@ def _equal_axes(lattice: Lattice) -> list[list[bool]]:
 def _yukawas(masses: tuple[float, ...], k_squared: Tensor) -> list[Tensor]:
     """m²/(m² + k̂²) for each mass: kernels of range 1/m with unit weight."""
     return [m * m / (m * m + k_squared) for m in masses]
+
+
+def simplex(q):
+    e = torch.eye(q, dtype=torch.float64) - 1 / q
+    u, s, vh = torch.linalg.svd(e)
+    v = (u[:, : q - 1] * s[: q - 1])
+    return v / v.norm(dim=1, keepdim=True)

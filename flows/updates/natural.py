@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from flows import parallel
-from flows.distribution import Transformed
+from flows.distribution import Distribution, Transformed
+from flows.layers.continuous import ContinuousFlow
 from flows.updates.update import Problem, Report, Update
 
 
@@ -108,15 +110,17 @@ class NaturalGradient(Update):
 
 
 def sample_tangents(
-    flow: Transformed, n: int, context: Tensor | None, generator: torch.Generator
+    flow: Distribution, n: int, context: Tensor | None, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Samples x, log q(x) and ∂_θ log q(x) at fixed x.  -> (n, *event), (n,), (n, n_parameters)
 
-    Bijections that define `push_tangents` are asked for them; of others (small ones!) the log-density is
-    differentiated sample by sample.
+    Flows that define `sample_tangents`, or bijections that define `push_tangents`, are asked for them; of others
+    (small ones!) the log-density is differentiated sample by sample.
     """
     parameters = _trained(flow)
-    if hasattr(flow.bijection, "push_tangents") and set(parameters) == set(flow.bijection.parameters()):
+    if hasattr(flow, "sample_tangents"):
+        return flow.sample_tangents(n, context, generator)
+    if isinstance(flow, Transformed) and hasattr(flow.bijection, "push_tangents") and set(parameters) == set(flow.bijection.parameters()):
         z, log_prob = flow.base.sample_with_log_prob(n, context, generator)
         pushed, tangents = flow.bijection.push_tangents(z, flow.base.score(z, context), context)
         return pushed.x, log_prob - pushed.log_det, tangents
@@ -131,27 +135,34 @@ def sample_tangents(
     return x, log_prob, torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
 
 
-def _nuisance(context: Tensor | None, like: Tensor, degree: int = 3) -> Tensor:  # -> (n, n_nuisance)
-    """Columns that absorb -log Z(J): 1, and powers of each coupling."""
-    ones = like.new_ones(len(like), 1)
-    return ones if context is None else torch.cat([ones, *(context.to(like) ** k for k in range(1, degree + 1))], 1)
+def _nuisance(context: Tensor | None, like: Tensor, degree: int = 4) -> Tensor:  # -> (n, n_nuisance)
+    """Columns that absorb -log Z(J): the monomials of the couplings, standardised over the batch."""
+    ones = like.new_ones(len(like))
+    if context is None:
+        return ones[:, None]
+    unit = ((context - context.mean(0)) / context.std(0).clamp(min=1e-300)).to(like)
+    powers = (m for k in range(degree + 1) for m in combinations_with_replacement(range(unit.shape[1]), k))
+    return torch.stack([unit[:, list(m)].prod(1) if m else ones for m in powers], 1)
 
 
-def _curvature_scale(diagonal: Tensor, flow: Transformed) -> Tensor:
+def _curvature_scale(diagonal: Tensor, flow: Distribution) -> Tensor:
     """The curvature each parameter is damped with: that of its time-independent partner in a continuous flow, since
     at θ = 0 the time-dependent ones have none of their own; elsewhere its own, floored by the mean."""
-    theta = getattr(flow.bijection, "theta", None)
-    if theta is None:
-        return diagonal + diagonal.mean()
-    constant = diagonal.reshape(theta.shape)[:, :1]
-    return constant.expand(theta.shape).flatten().clamp(min=1e-12)
+    thetas = {id(m.theta) for m in flow.modules() if isinstance(m, ContinuousFlow)}
+    scales = []
+    for own, parameter in zip(_split(diagonal, flow), _trained(flow)):
+        if id(parameter) in thetas:
+            scales.append(own[:, :1].expand(own.shape).clamp(min=1e-12).flatten().to(diagonal))
+        else:
+            scales.append(own.flatten().to(diagonal) + diagonal.mean())
+    return torch.cat(scales)
 
 
-def _trained(flow: Transformed) -> list[nn.Parameter]:
+def _trained(flow: Distribution) -> list[nn.Parameter]:
     return [p for p in flow.parameters() if p.requires_grad]
 
 
-def _split(delta: Tensor, flow: Transformed) -> list[Tensor]:
+def _split(delta: Tensor, flow: Distribution) -> list[Tensor]:
     parameters = _trained(flow)
     pieces = delta.split([p.numel() for p in parameters])
     return [piece.reshape(p.shape).to(p) for piece, p in zip(pieces, parameters)]
