@@ -1,11 +1,11 @@
-"""Action: the energy functional S(x) of weight exp(-S), with a force and an algebra; ActionFamily: S = Σ J_a O_a(x)."""
+"""Action: the energy S(x) of weight exp(-S), its force and an algebra; Family: S(x; J), actions by named couplings."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from numbers import Real
 from typing import TypeVar
 
@@ -14,8 +14,10 @@ from torch import Tensor
 
 from lattices.fields import FieldSpace, Transformation
 from lattices.invariance import Symmetry, shared_symmetries
+from lattices.lattice import Lattice
 
 T = TypeVar("T", bound="Action")
+F = TypeVar("F", bound="Family")
 
 
 class Action(ABC):
@@ -128,10 +130,14 @@ class Combination(Action):
         yield cls(((0.75, easy), (0.25, hard)))
 
 
-class ActionFamily(ABC):
-    """Actions linear in their couplings: S(x; J) = Σ_a J_a O_a(x).
+class Family(ABC):
+    """Actions S(x; J) that differ by the values of named couplings J: where the renormalization group moves.
 
-    The renormalization group lives on families: `operators` are measured once, every J is then a scalar product.
+    Teachers are trained over a range of J, so `energy` takes one J for each configuration and is differentiable in J.
+    A family implements `names`, `field`, `energy`, `at` and `examples`; it is a frozen dataclass with `extents`, or
+    has its own `on`. Families linear in J derive from `ActionFamily`; `Section` fixes some couplings of a family.
+
+    `check(J)` validates couplings (shape, finite, stable); `energy` checks their shape alone, for inner loops.
     """
 
     names: tuple[str, ...]
@@ -142,20 +148,65 @@ class ActionFamily(ABC):
         """The space that x lives in."""
 
     @abstractmethod
-    def operators(self, x: Tensor) -> Tensor:  # (batch, *event) -> (batch, n)
-        """O_a(x), extensive, in the order of `names`."""
+    def energy(self, x: Tensor, couplings: Tensor) -> Tensor:  # (batch, *event), (n,) or (batch, n) -> (batch,)
+        """S(x; J) in the dtype of x, with one J for all or one for each configuration."""
 
     @abstractmethod
     def at(self, couplings: Tensor) -> Action:  # (n,) -> Action
-        """The action with these couplings."""
+        """The action with these couplings; ValueError if there is none."""
 
-    def energy(self, x: Tensor, couplings: Tensor) -> Tensor:  # (batch, *event), (n,) or (batch, n) -> (batch,)
-        """S(x; J), with one J for all or one for each configuration."""
-        if couplings.shape[-1] != len(self.names):
-            raise ValueError(f"expected couplings {self.names}, got shape {tuple(couplings.shape)}: one per operator")
-        return (self.operators(x) * couplings).sum(-1)
+    def on(self: F, lattice: Lattice | tuple[int, ...]) -> F:
+        """The same family, couplings and all, on another lattice of the same dimension."""
+        if not is_dataclass(self) or not hasattr(self, "extents"):
+            raise TypeError(f"expected a dataclass with extents, got {type(self).__name__}: give it an on(lattice)")
+        extents = (lattice if isinstance(lattice, Lattice) else Lattice(lattice)).extents
+        if len(extents) != len(self.extents):
+            raise ValueError(f"expected {len(self.extents)} extents, got {extents}: couplings depend on the dimension")
+        return replace(self, extents=extents)
+
+    def check(self, couplings: Tensor) -> Tensor:  # (n,) or (batch, n) -> the same tensor
+        """Return J, or raise a ValueError: wrong shape, not finite, or no stable action. Cost one `at` per row."""
+        check_couplings(self.names, couplings)
+        for row in couplings.detach().reshape(-1, len(self.names)).unique(dim=0):
+            self.at(row)
+        return couplings
 
     @classmethod
     @abstractmethod
-    def examples(cls) -> Iterator[ActionFamily]:
+    def examples(cls: type[F]) -> Iterator[F]:
         """Small instances: documentation first, test data second."""
+
+
+def check_couplings(names: tuple[str, ...], couplings: Tensor, batch: int | None = None) -> None:
+    """Raise unless couplings are (n,) or (batch, n), and finite if no `batch` is given (inner loops give one)."""
+    if couplings.ndim not in (1, 2) or couplings.shape[-1] != len(names):
+        raise ValueError(f"expected couplings {names}, got shape {tuple(couplings.shape)}: one per operator")
+    if batch is not None:
+        if couplings.ndim == 2 and len(couplings) not in (1, batch):
+            raise ValueError(f"expected one row of couplings for each of {batch} fields, got {len(couplings)} rows")
+    elif not couplings.isfinite().all():
+        raise ValueError(f"expected finite couplings {names}, got NaN or Inf: check where they come from")
+
+
+def named_couplings(names: tuple[str, ...], couplings: Tensor) -> dict[str, float]:
+    """{name: value} of the couplings (n,) of one action; ValueError for another shape, NaN or Inf."""
+    if couplings.ndim != 1:
+        raise ValueError(f"expected couplings {names} of one action, got shape {tuple(couplings.shape)}: pass one row")
+    check_couplings(names, couplings)
+    return dict(zip(names, couplings.tolist()))
+
+
+class ActionFamily(Family):
+    """Actions linear in their couplings: S(x; J) = Σ_a J_a O_a(x).
+
+    `operators` are measured once, every J is then a scalar product.
+    """
+
+    @abstractmethod
+    def operators(self, x: Tensor) -> Tensor:  # (batch, *event) -> (batch, n)
+        """O_a(x), extensive, in the order of `names`."""
+
+    def energy(self, x: Tensor, couplings: Tensor) -> Tensor:  # (batch, *event), (n,) or (batch, n) -> (batch,)
+        """S(x; J), with one J for all or one for each configuration."""
+        check_couplings(self.names, couplings, len(x))
+        return (self.operators(x) * couplings.to(x)).sum(-1)

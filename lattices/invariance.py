@@ -69,6 +69,35 @@ class SiteSign(Transformation):
         return torch.where(origin.reshape(*field.lattice.extents, *(1 for _ in field.target.shape)), -x, x)
 
 
+def simplex(q: int) -> Tensor:  # -> (q, q - 1)
+    """The corners e_a of a regular simplex: unit vectors with e_a·e_b = (q δ_ab - 1)/(q - 1), in float64.
+
+    They sum to zero, and Σ_a e_a e_aᵀ = q/(q - 1). For q = 2 they are +1 and -1.
+    """
+    if type(q) is not int or q < 2:
+        raise ValueError(f"expected a whole number q >= 2 of states, got {q!r}: q = 2 is the Ising model")
+    k = torch.arange(1, q, dtype=torch.float64)
+    columns = torch.ones(q, q - 1, dtype=torch.float64).triu() - k.diag_embed(-1)[:, : q - 1]
+    return columns * (q / ((q - 1) * k * (k + 1))).sqrt()
+
+
+@dataclass(frozen=True)
+class Colours(Transformation):
+    """Permute the q corners of the simplex in R^(q-1), the same on every site: g·e_a = e_{π(a)}, extended linearly.
+
+    Args:
+        permutation: (π(0), …, π(q-1)).
+    """
+
+    permutation: tuple[int, ...]
+
+    def apply(self, x: Tensor, field: FieldSpace) -> Tensor:
+        q = len(self.permutation)
+        corners = simplex(q)
+        matrix = (q - 1) / q * corners[list(self.permutation)].mT @ corners
+        return x @ matrix.mT.to(x)
+
+
 @dataclass(frozen=True)
 class Exchange(Transformation):
     """Exchange the values at the origin and at the next site of the last axis: almost never a symmetry."""
@@ -132,8 +161,30 @@ class PointGroup(Symmetry):
 class SignFlip(Symmetry):
     """The global Z₂: x ↦ -x."""
 
+    def implies(self, other: Symmetry) -> bool:
+        return self == other or other == ColourPermutations(2)
+
     def generators(self, field: FieldSpace) -> list[Transformation]:
         return [Sign()]
+
+
+@dataclass(frozen=True)
+class ColourPermutations(Symmetry):
+    """The permutations S_q of the q colours, as rotations and reflections of R^(q-1) that permute the `simplex`.
+
+    For q = 2 it is `SignFlip`.
+    """
+
+    q: int
+
+    def implies(self, other: Symmetry) -> bool:
+        return self == other or (self.q == 2 and other == SignFlip())
+
+    def generators(self, field: FieldSpace) -> list[Transformation]:
+        if field.target.shape != (self.q - 1,):
+            raise ValueError(f"expected fields in R^{self.q - 1} for {self.q} colours, got {field.target}: change q")
+        first, *others = range(self.q)
+        return [Colours((others[0], first, *others[1:])), Colours((*others, first))]
 
 
 def shared_symmetries(*claims: tuple[Symmetry, ...]) -> tuple[Symmetry, ...]:

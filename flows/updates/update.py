@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flows.distribution import Transformed
-from lattices.action import Action, ActionFamily
+from lattices.action import Action, Family
 
 Couplings = Callable[[int, torch.Generator], Tensor]
 """Draws n couplings (n, n_couplings) for a conditional flow."""
@@ -20,7 +20,7 @@ class Problem(NamedTuple):
     """What is to be learned: a flow, its target, and (for a family of targets) how couplings are drawn."""
 
     flow: Transformed
-    target: Action | ActionFamily
+    target: Action | Family
     couplings: Couplings | None = None
 
     def context(self, n: int, generator: torch.Generator) -> Tensor | None:  # -> (n, n_couplings) or None
@@ -29,9 +29,9 @@ class Problem(NamedTuple):
 
     def energy(self, x: Tensor, context: Tensor | None = None) -> Tensor:  # (batch, *event) -> (batch,)
         """S(x) of the target, at the couplings `context` when the target is a family."""
-        if isinstance(self.target, ActionFamily):
+        if isinstance(self.target, Family):
             if context is None:
-                raise ValueError("expected couplings for an ActionFamily, got none: pass couplings=… to the Problem")
+                raise ValueError("expected couplings for a Family, got none: pass couplings=… to the Problem")
             return self.target.energy(x, context)
         return self.target.energy(x)
 

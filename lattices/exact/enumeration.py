@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from scipy.special import logsumexp
@@ -31,24 +32,29 @@ class SpinMoments:
         return 1 - self.magnetisation_fourth / (3 * self.magnetisation_squared**2)
 
 
-def ising_enumeration(extents: Sequence[int], coupling: float) -> SpinMoments:
+def ising_enumeration(
+    extents: Sequence[int], coupling: float, diagonal: float = 0.0, uniform_field: float = 0.0
+) -> SpinMoments:
     """The Ising model on up to 20 sites in any dimension, by summing over all configurations.
 
-        S = -K Σ_x Σ_μ s_x s_{x+μ},    s = ±1,    energy = ⟨-Σ s s⟩ / V
+        S = -K Σ_x Σ_μ s_x s_{x+μ} - K₂ Σ_x Σ_{μ<ν,±} s_x s_{x+μ±ν} - h Σ_x s_x,    s = ±1
 
-    Cost 2^(V-1) V (the global sign is fixed). Directions of length 2 count both bonds.
+    with energy = ⟨-Σ_x Σ_μ s_x s_{x+μ}⟩ / V, the nearest neighbours alone. Cost 2^(V-1) V (the global sign is summed
+    by hand). Directions of length 2 count both bonds.
 
     Args:
         extents: one to four lattice lengths.
         coupling: K in units of kT, of either sign.
+        diagonal: K₂ of next-nearest neighbours.
+        uniform_field: h.
     """
-    return _enumerate(extents, coupling, np.array([[1.0], [-1.0]]), np.array([1.0, -1.0]))
+    return _enumerate(extents, (coupling, diagonal), np.array([[1.0], [-1.0]]), np.array([1.0, -1.0]), uniform_field)
 
 
-def potts_enumeration(extents: Sequence[int], coupling: float, n_states: int) -> SpinMoments:
+def potts_enumeration(extents: Sequence[int], coupling: float, n_states: int, diagonal: float = 0.0) -> SpinMoments:
     """The q-state Potts model on up to q^(V-1) = 2^20 configurations, by summing over them.
 
-        S = -K Σ_x Σ_μ δ(s_x, s_{x+μ}),    energy = ⟨-Σ δ⟩ / V
+        S = -K Σ_x Σ_μ δ(s_x, s_{x+μ}) - K₂ Σ_x Σ_{μ<ν,±} δ(s_x, s_{x+μ±ν}),    energy = ⟨-Σ_x Σ_μ δ⟩ / V
 
     The magnetisation adds unit vectors to the corners of a regular simplex. Cost q^(V-1) V; q = 2 is the
     Ising model of coupling K/2. Directions of length 2 count both bonds.
@@ -57,10 +63,11 @@ def potts_enumeration(extents: Sequence[int], coupling: float, n_states: int) ->
         extents: one to four lattice lengths.
         coupling: K in units of kT, of either sign.
         n_states: q >= 2.
+        diagonal: K₂ of next-nearest neighbours.
     """
     q = checked_count("n_states", n_states, 2)
     simplex = (np.eye(q) - 1 / q) * math.sqrt(q / (q - 1))
-    return _enumerate(extents, coupling, simplex, np.eye(q)[0])
+    return _enumerate(extents, (coupling, diagonal), simplex, np.eye(q)[0])
 
 
 def clock_enumeration(extents: Sequence[int], coupling: float, n_states: int) -> SpinMoments:
@@ -77,7 +84,7 @@ def clock_enumeration(extents: Sequence[int], coupling: float, n_states: int) ->
         n_states: q >= 2.
     """
     angles = 2 * np.pi * np.arange(checked_count("n_states", n_states, 2)) / n_states
-    return _enumerate(extents, coupling, np.stack([np.cos(angles), np.sin(angles)], 1), np.cos(angles))
+    return _enumerate(extents, (coupling, 0.0), np.stack([np.cos(angles), np.sin(angles)], 1), np.cos(angles))
 
 
 def potts_critical_coupling(n_states: int) -> float:
@@ -85,17 +92,31 @@ def potts_critical_coupling(n_states: int) -> float:
     return math.log1p(math.sqrt(checked_count("n_states", n_states, 2)))
 
 
-def _enumerate(extents: Sequence[int], coupling: float, vectors: np.ndarray, bond: np.ndarray) -> SpinMoments:
-    """Sum over states in 0…q-1 with unit vectors (q, n) and bond energies -K bond[(s - s') mod q]."""
-    shape, coupling = checked_extents(extents), checked_number("coupling", coupling)
-    n_sites = math.prod(shape)
-    chunks = [_bonds_and_magnetisation(states, vectors, bond) for states in _states(shape, len(bond))]
-    bonds, magnetisation = (np.concatenate(column) / n_sites for column in zip(*chunks))
-    log_weights = n_sites * coupling * bonds
+def _enumerate(
+    extents: Sequence[int],
+    couplings: tuple[float, float],
+    vectors: np.ndarray,
+    bond: np.ndarray,
+    uniform_field: float = 0.0,
+) -> SpinMoments:
+    """Sum over states in 0…q-1 with unit vectors (q, n) and bond energies -K bond[(s - s') mod q].
+
+    A field on two states adds h |M| or -h |M|, as the first site, fixed here, is up or down.
+    """
+    shape, n_sites = checked_extents(extents), math.prod(checked_extents(extents))
+    nearest, diagonal = (checked_number(name, K) for name, K in zip(("coupling", "diagonal"), couplings))
+    h = checked_number("uniform_field", uniform_field)
+    chunks = [_bonds_and_magnetisation(states, vectors, bond, bool(diagonal)) for states in _states(shape, len(bond))]
+    bonds, far_bonds, magnetisation = (np.concatenate(column) / n_sites for column in zip(*chunks))
+    log_weights = n_sites * (nearest * bonds + diagonal * far_bonds) + _log_cosh(n_sites * h * magnetisation)
     log_z = float(logsumexp(log_weights))
     probabilities = np.exp(log_weights - log_z)
     energy, *moments = (float(x @ probabilities) for x in (-bonds, *(magnetisation**k for k in (1, 2, 4))))
     return SpinMoments(log_z + math.log(len(bond)), energy, *moments)
+
+
+def _log_cosh(x: np.ndarray) -> np.ndarray:
+    return np.logaddexp(x, -x) - math.log(2)
 
 
 def _states(shape: tuple[int, ...], q: int) -> Iterator[np.ndarray]:  # -> (chunk, *shape)
@@ -112,9 +133,17 @@ def _states(shape: tuple[int, ...], q: int) -> Iterator[np.ndarray]:  # -> (chun
 
 
 def _bonds_and_magnetisation(
-    states: np.ndarray, vectors: np.ndarray, bond: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:  # (chunk, *shape) -> (chunk,), (chunk,)
+    states: np.ndarray, vectors: np.ndarray, bond: np.ndarray, diagonal: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (chunk, *shape) -> three of (chunk,)
+    """Σ of nearest bonds, Σ of diagonal bonds (0 if not wanted), and |Σ_x s_x|."""
     sites = tuple(range(1, states.ndim))
-    bonds = sum(bond[(states - np.roll(states, 1, axis)) % len(bond)].sum(sites) for axis in sites)
+    bonds = sum(_bond_sum(states, bond, (1,), (axis,)) for axis in sites)
+    pairs = [(axes, sign) for axes in combinations(sites, 2) for sign in (1, -1)] if diagonal else []
+    far_bonds = sum((_bond_sum(states, bond, (1, sign), axes) for axes, sign in pairs), np.zeros(len(states)))
     counts = np.stack([(states == state).sum(sites) for state in range(len(bond))], -1)
-    return np.asarray(bonds), np.linalg.norm(counts @ vectors, axis=-1)
+    return np.asarray(bonds), far_bonds, np.linalg.norm(counts @ vectors, axis=-1)
+
+
+def _bond_sum(states: np.ndarray, bond: np.ndarray, steps: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
+    """Σ_x bond[s_x - s_{x-δ}] for the displacement δ of these steps along these axes."""
+    return bond[(states - np.roll(states, steps, axes)) % len(bond)].sum(tuple(range(1, states.ndim)))

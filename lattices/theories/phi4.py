@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.linalg import vecdot
 
-from lattices.action import Action, ActionFamily
+from lattices.action import Action, ActionFamily, named_couplings
 from lattices.fields import FieldSpace, Transformation
 from lattices.invariance import PointGroup, SignFlip, SiteSign, Symmetry, Translations
 from lattices.lattice import Lattice
-from lattices.theories.checks import check_arguments, check_stable
+from lattices.theories.checks import check_arguments, check_names, check_stable
 from lattices.theories.neighbours import axial, forward_sum, neighbour_sum
 from lattices.theories.scalar import DENSITIES, Scalar, operator, self_consistent_gap
 
@@ -132,12 +132,7 @@ class Phi4Family(ActionFamily):
     names: tuple[str, ...] = ("kinetic", "mass_squared", "quartic")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "extents", Lattice(self.extents).extents)
-        object.__setattr__(self, "names", tuple(self.names))
-        if not self.names or len(set(self.names)) < len(self.names) or not set(self.names) <= set(DENSITIES):
-            raise ValueError(f"expected different names out of {tuple(DENSITIES)}, got {self.names}: pick from them")
-        if "diagonal" in self.names and len(self.extents) < 2:
-            raise ValueError(f"expected two or more extents for diagonal bonds, got {self.extents}: leave them out")
+        check_names(self, DENSITIES)
 
     @property
     def field(self) -> FieldSpace:
@@ -148,10 +143,7 @@ class Phi4Family(ActionFamily):
 
     def at(self, couplings: Tensor) -> Scalar:  # (n,) -> the action with these couplings
         """The action with these couplings; ValueError if it is not stable."""
-        if tuple(couplings.shape) != (len(self.names),):
-            raise ValueError(f"expected couplings {self.names}, got shape {tuple(couplings.shape)}: one per operator")
-        rest = dict.fromkeys(DENSITIES, 0.0)
-        return Scalar(self.extents, **{**rest, **dict(zip(self.names, couplings.tolist()))})
+        return Scalar(self.extents, **{**dict.fromkeys(DENSITIES, 0.0), **named_couplings(self.names, couplings)})
 
     @classmethod
     def examples(cls) -> Iterator[Phi4Family]:

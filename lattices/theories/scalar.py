@@ -13,7 +13,7 @@ from lattices.action import Action
 from lattices.fields import FieldSpace, Transformation
 from lattices.invariance import PointGroup, SignFlip, SiteSign, Symmetry, Translations
 from lattices.lattice import Lattice
-from lattices.theories.checks import check_arguments, check_stable
+from lattices.theories.checks import check_arguments, check_diagonal, check_stable
 from lattices.theories.neighbours import axial, diagonal, neighbour_sum, square_differences
 
 DENSITIES: dict[str, Callable[[Tensor], Tensor]] = {  # coupling -> density of its operator, one value per site
@@ -83,8 +83,7 @@ class Scalar(Action):
 
     def __post_init__(self) -> None:
         check_arguments(self)
-        if self.diagonal and len(self.extents) < 2:
-            raise ValueError(f"expected two or more extents for a diagonal coupling, got {self.extents}: set it to 0")
+        check_diagonal(self.extents, self.diagonal)
         powers = ("sextic", self.sextic), ("quartic", self.quartic)
         smallest = self.mass_squared + float(self._stiffness().min()) if not (self.sextic or self.quartic) else 0.0
         check_stable(*powers, ("mass_squared", smallest))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lattices.action import Action, ActionFamily
+from lattices.action import Action, ActionFamily, Family
+from lattices.lattice import Lattice
 from tests.laws.fields import generator, real, refusal
 
 TOLERANCE = 1e-12
@@ -134,19 +136,93 @@ def algebra(action: Action) -> None:
     assert combined.symmetries == action.symmetries, f"{action}: a combination forgets symmetries"
 
 
-def linear_in_couplings(family: ActionFamily) -> None:
-    """S(x; J) = O(x)·J = at(J)(x), per sample or shared, and ∂S/∂J = O."""
+def couplings_of(family: Family, n: int = 4, dtype: torch.dtype = torch.float64) -> Tensor:  # -> (n, n_couplings)
+    """Random positive couplings, half of what is allowed."""
+    couplings = 1 + torch.rand(n, len(family.names), generator=generator(3), dtype=torch.float64)
+    for _ in range(10):
+        try:
+            return (family.check(couplings) / 2).to(dtype)
+        except ValueError:
+            couplings = couplings / 2
+    raise AssertionError(f"{family} allows no couplings between 0 and 1")
+
+
+def energy_at_couplings(family: Family) -> None:
+    """S(x; J) = at(J)(x), with one J for all and one for each, in shape (batch,) and the dtype of x."""
+    for dtype, tolerance in ((torch.float64, TOLERANCE), (torch.float32, 1e-4)):
+        x, couplings = family.field.random(4, generator(), dtype), couplings_of(family).to(dtype)
+        each, shared = family.energy(x, couplings), family.energy(x, couplings[0])
+        alone = torch.cat([family.at(J)(one) for J, one in zip(couplings, x.split(1))])
+        assert each.shape == shared.shape == (4,), f"{family}: S has shapes {tuple(each.shape)}, {tuple(shared.shape)}"
+        assert each.dtype == shared.dtype == dtype, f"{family}: S has dtypes {each.dtype}, {shared.dtype} for {dtype}"
+        assert distance(each, alone) < tolerance, f"{family}: S(x; J) is not at(J)(x)"
+        assert distance(shared, family.at(couplings[0])(x)) < tolerance, f"{family}: S(x; J) is not at(J)(x)"
+    assert family.energy(x, couplings.double()).dtype == dtype, f"{family}: couplings change the dtype of S"
+
+
+def gradients_of_families(family: Family, step: float = 1e-3) -> None:
+    """Autograd gives ∂S/∂J, by a fourth-order difference, and ∂S/∂x = -force of at(J)."""
+    x, couplings = family.field.random(4, generator()), couplings_of(family)
+    y, J = x.clone().requires_grad_(), couplings.clone().requires_grad_()
+    along_x, along_J = torch.autograd.grad(family.energy(y, J).sum(), (y, J))
+    direction = torch.randn(J.shape, generator=generator(5), dtype=J.dtype)
+
+    def difference(k: int) -> Tensor:
+        up, down = (couplings + sign * k * step * direction for sign in (1, -1))
+        return family.energy(x, up) - family.energy(x, down)
+
+    slope = (8 * difference(1) - difference(2)) / (12 * step)
+    assert distance((along_J * direction).sum(1), slope) < 1e-7, f"{family}: ∂S/∂J is wrong"
+    forces = torch.cat([family.at(J).force(one) for J, one in zip(couplings, x.split(1))])
+    assert distance(-along_x, forces) < TOLERANCE, f"{family}: ∂S/∂x is not minus the force of at(J)"
+
+
+def lives_on_other_lattices(family: Family) -> None:
+    """`on` changes the extents alone: there and back is the same family, and a tiled field has a tiled energy."""
+    extents, axis = family.field.lattice.extents, family.field.lattice_axes[0]
+    twice = family.on((2 * extents[0], *extents[1:]))
+    assert type(twice) is type(family), f"{family} becomes {twice} on another lattice"
+    assert twice.names == family.names, f"{family}: other couplings on another lattice, {twice.names}"
+    assert twice.field == replace(family.field, lattice=Lattice((2 * extents[0], *extents[1:]))), f"{family}: {twice}"
+    assert twice.on(family.field.lattice) == family, f"{family} is not itself after a journey"
+    x, couplings = family.field.random(4, generator()), couplings_of(family)
+    tiled = twice.energy(torch.cat([x, x], axis), couplings)
+    assert distance(tiled, 2 * family.energy(x, couplings)) < TOLERANCE, f"{family}: a tiled field is not tiled"
+    assert "expected" in refusal(ValueError, family.on, (*extents, 2)), f"{family} changes its dimension"
+
+
+def checks_couplings(family: Family) -> None:
+    """Sound couplings pass `check` unchanged; a wrong shape, NaN and Inf are explained."""
+    sound = couplings_of(family)
+    assert family.check(sound) is sound, f"{family}: check changes the couplings"
+    assert family.check(sound[0]).shape == (len(family.names),), f"{family}: check refuses a single J"
+    n = len(family.names)
+    for bad in (sound[0].new_ones(n + 1), sound[None], sound * math.nan, sound[0] * math.inf, sound[0, 0]):
+        assert "expected" in refusal(ValueError, family.check, bad), f"{family}: {bad} is not refused"
+    for bad in (sound[0].new_ones(n + 1), sound, sound[0] * math.nan):
+        assert "expected" in refusal(ValueError, family.at, bad), f"{family}: at({bad}) is not refused"
     x = family.field.random(4, generator())
-    shared = 0.5 + torch.rand(len(family.names), generator=generator(3), dtype=x.dtype)
-    each = torch.stack([(k + 1.0) * shared for k in range(4)]).requires_grad_()
+    for bad in (sound[0].new_ones(n + 1), sound[:3]):
+        assert "expected" in refusal(ValueError, partial(family.energy, x), bad), f"{family}: S(x; {bad}) is allowed"
+
+
+def linear_in_couplings(family: ActionFamily) -> None:
+    """S(x; J) = O(x)·J with ∂S/∂J = O, one row of operators for each field."""
+    x, couplings = family.field.random(4, generator()), couplings_of(family).requires_grad_()
     operators = family.operators(x)
     assert operators.shape == (4, len(family.names)), f"{family}: operators have shape {tuple(operators.shape)}"
-    alone = torch.cat([family.at(J.detach())(one) for J, one in zip(each, x.split(1))])
-    assert distance(family.energy(x, each), alone) < TOLERANCE, f"{family}: S(x; J) is not at(J)(x)"
-    assert distance(family.energy(x, shared), family.at(shared)(x)) < TOLERANCE, f"{family}: S(x; J) is not at(J)(x)"
-    gradient = torch.autograd.grad(family.energy(x, each).sum(), each)[0]
+    energy = family.energy(x, couplings)
+    assert distance(energy, (operators * couplings).sum(1)) < TOLERANCE, f"{family}: S is not linear in J"
+    gradient = torch.autograd.grad(energy.sum(), couplings)[0]
     assert distance(gradient, operators) < TOLERANCE, f"{family}: ∂S/∂J is not the operator"
 
+
+FAMILY_LAWS: tuple[Callable[[Any], None], ...] = (
+    energy_at_couplings,
+    gradients_of_families,
+    lives_on_other_lattices,
+    checks_couplings,
+)
 
 ACTION_LAWS: tuple[Callable[[Action], None], ...] = (
     one_value_per_field,
