@@ -1,0 +1,255 @@
+"""Lesson: teacher and student matched at one J. It solves for the couplings J' and the field scale ζ of the student.
+
+    0 = E_teacher(J)[f(c/ζ)] - E_student(J')[f(c)],    f = ∂ log q_student(c | J') / ∂(J', log ζ)
+
+is the stationarity of KL(teacher ‖ student) on the common blocked lattice with *both* means taken under the true
+actions: by reweighting, or on Markov chains. Whatever the flows have not learned makes f less sharp, never the answer
+wrong; with perfect flows f is the efficient score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mlrg.ensembles import Ensemble, chain_sums
+from mlrg.student import Student
+
+Draw = Callable[[Tensor, torch.Generator], Ensemble]
+"""Fields of one lattice at couplings J (n_couplings,)."""
+
+
+class Lesson(NamedTuple):
+    """What one J teaches: the image (J', log ζ), its derivative in J, and bootstrap replicates of both.
+
+    `metric` is the Fisher information of (J', log ζ) per common field: KL(J' + δ) - KL(J') = ½ δᵀ metric δ.
+    """
+
+    couplings: Tensor  # (n,)
+    image: Tensor  # (n + 1,): J', log ζ
+    jacobian: Tensor  # (n + 1, n): ∂(J', log ζ)/∂J
+    metric: Tensor  # (n + 1, n + 1)
+    images: Tensor  # (n_replicates, n + 1)
+    jacobians: Tensor  # (n_replicates, n + 1, n)
+    odd: Tensor  # (n_replicates + 1,): ∂h'/∂h, the first from all samples
+    ess: Tensor  # (2,): teacher, student
+    extent: int
+    n_blockings: int
+
+    @property
+    def covariance(self) -> Tensor:  # -> (n + 1, n + 1)
+        """Of the image, from the replicates."""
+        return torch.atleast_2d(torch.cov(self.images.T))
+
+
+@dataclass(frozen=True)
+class Matching:
+    """How a lesson is solved.
+
+    Args:
+        n_replicates: of the bootstrap over chains (or independent samples).
+        smallest_ess: refuse ensembles whose effective fraction is below.
+        rounds: at most so many fresh student ensembles.
+        overlap: the last student ensemble keeps this fraction of its effective size at the image.
+    """
+
+    n_replicates: int = 100
+    smallest_ess: float = 0.02
+    rounds: int = 6
+    overlap: float = 0.7
+
+    def __post_init__(self) -> None:
+        if self.n_replicates < 2 or self.rounds < 1 or not 0 <= self.smallest_ess < 1 or not 0 < self.overlap < 1:
+            raise ValueError(f"expected n_replicates > 1, rounds > 0, 0 <= smallest_ess < 1, 0 < overlap < 1, got {self}")
+
+
+def teach(
+    couplings: Tensor,
+    teacher: Draw,
+    student: Student,
+    draw_student: Draw,
+    generator: torch.Generator,
+    *,
+    n_teacher_blockings: int,
+    start: Tensor | None = None,
+    matching: Matching = Matching(),
+) -> Lesson:
+    """Match one J.
+
+    Args:
+        couplings: J of the teacher (n,).
+        teacher, draw_student: ensembles of the larger and the smaller lattice.
+        student: the likelihood that is matched by.
+        n_teacher_blockings: brings the teacher to the student's common lattice.
+        start: first guess of J' (n,); J itself if None.
+    """
+    large = _trusted(teacher(couplings, generator), couplings, "teacher", matching)
+    blocked = _block(large.x, student, n_teacher_blockings)
+    image = torch.cat([couplings if start is None else start, couplings.new_full((1,), math.nan)])
+    for _ in range(matching.rounds):
+        image[:-1] = _inside(student.teacher.space, image[:-1])
+        at = image[:-1].clone()
+        small = _trusted(draw_student(at, generator), at, "student", matching)
+        if image[-1].isnan():
+            image[-1] = _first_scale(blocked, large.weights(couplings), student.block(small.x), small.weights(at))
+        image, moments = _newton_steps(_Pair(large, blocked, couplings, small, student, at), image)
+        if small.ess(image[:-1]) > matching.overlap * small.ess(at):
+            break
+    else:
+        raise ValueError(
+            f"expected a match inside the trained region in {matching.rounds} rounds, got J' = {image[:-1].tolist()}: "
+            f"widen the student's couplings, or start nearer than J = {couplings.tolist()}"
+        )
+    student.teacher.space.require(image[:-1])
+    shifts, jacobians, odd = moments.replicate(matching.n_replicates, generator)
+    ess = torch.tensor([large.ess(couplings), small.ess(image[:-1])], dtype=torch.float64)
+    return Lesson(
+        couplings, image, moments.jacobian(), moments.metric(), image + shifts - shifts.mean(0), jacobians,
+        torch.cat([moments.odd()[None], odd]), ess, large.family.field.lattice.extents[0], student.n_blockings,
+    )  # fmt: skip
+
+
+class _Pair(NamedTuple):
+    """Two ensembles at hand, and the couplings `at` that the statistic f is evaluated at."""
+
+    large: Ensemble
+    blocked: Tensor
+    couplings: Tensor
+    small: Ensemble
+    student: Student
+    at: Tensor
+
+
+def _newton_steps(pair: _Pair, image: Tensor, n_steps: int = 3) -> tuple[Tensor, _Moments]:
+    """The solution (J', log ζ) by Newton steps with the fields kept and reweighted, and the moments there."""
+    own = pair.student.scores(pair.student.block(pair.small.x), pair.at)
+    for step in range(n_steps):
+        moments = _Moments.measure(pair, own, image)
+        if step < n_steps - 1:
+            image = image + moments.solve()
+            image[:-1] = _inside(pair.student.teacher.space, image[:-1])
+    return image, moments
+
+
+class _Moments(NamedTuple):
+    """Weighted sums, one row per chain, of 1, f, O and their products for both lattices: all that a solution needs."""
+
+    large: Tensor  # (n_chains, columns)
+    small: Tensor
+    scale: Tensor  # (n + 1,): R_ζ = ∂R/∂log ζ
+    n: int
+
+    @classmethod
+    def measure(cls, pair: _Pair, own: Tensor, image: Tensor) -> _Moments:
+        zeta = float(image[-1].exp())
+        first, low, high = (pair.student.scores(pair.blocked / (zeta * math.exp(h)), pair.at) for h in (0, -0.02, 0.02))
+        weights = pair.large.weights(pair.couplings)
+        block = pair.student.block(pair.small.x)
+        return cls(
+            _products(first, pair.large.operators(pair.couplings), pair.blocked / zeta, pair.large, weights),
+            _products(own, pair.small.operators(image[:-1]), block, pair.small, pair.small.weights(image[:-1])),
+            weights @ (high - low) / 0.04,
+            len(pair.couplings),
+        )
+
+    def solve(self) -> Tensor:
+        """The Newton step of (J', log ζ)."""
+        return _newton(self.large.sum(0), self.small.sum(0), self.scale, self.n)
+
+    def jacobian(self) -> Tensor:  # -> (n + 1, n)
+        """∂(J', log ζ)/∂J by linear response."""
+        return _response(self.large.sum(0), self.small.sum(0), self.scale, self.n)
+
+    def odd(self) -> Tensor:
+        """∂h'/∂h of a source coupled to the field, by linear response at h = 0."""
+        return _odd(self.large.sum(0), self.small.sum(0))
+
+    def metric(self) -> Tensor:
+        """Cov(f) in the student's ensemble."""
+        mean, product, _ = _unpack(self.small.sum(0), self.n)
+        return product - torch.outer(mean, mean)
+
+    def replicate(self, n_replicates: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Newton steps, Jacobians and odd responses of bootstrap resamples of the chains of both lattices."""
+        draws = [_resampled(rows, n_replicates, generator) for rows in (self.large, self.small)]
+        pairs = list(zip(*draws))
+        steps = torch.stack([_newton(a, b, self.scale, self.n) for a, b in pairs])
+        jacobians = torch.stack([_response(a, b, self.scale, self.n) for a, b in pairs])
+        return steps, jacobians, torch.stack([_odd(a, b) for a, b in pairs])
+
+
+def _products(scores: Tensor, operators: Tensor, blocked: Tensor, ensemble: Ensemble, weights: Tensor) -> Tensor:
+    """Per chain: Σ w (1, f, f fᵀ, O, f Oᵀ, M·X), M and X the sums of the common and of the whole field."""
+    volume = tuple(range(1, 1 + ensemble.family.field.lattice.dimension))
+    magnetisation = (blocked.sum(volume) * ensemble.x.sum(volume)).reshape(len(blocked), -1).sum(1, keepdim=True)
+    outer = (scores[:, :, None] * scores[:, None]).flatten(1)
+    mixed = (scores[:, :, None] * operators[:, None]).flatten(1)
+    columns = torch.cat([torch.ones_like(magnetisation), scores, outer, operators, mixed, magnetisation], 1)
+    return chain_sums(columns * weights[:, None], ensemble.chain)
+
+
+def _unpack(sums: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """⟨f⟩, ⟨f fᵀ⟩ and Cov(f, O) from one row of sums."""
+    total, scores, outer, operators, mixed, _ = sums.split([1, n + 1, (n + 1) ** 2, n, (n + 1) * n, 1])
+    mean, operator = scores / total, operators / total
+    covariance = mixed.reshape(n + 1, n) / total - torch.outer(mean, operator)
+    return mean, outer.reshape(n + 1, n + 1) / total, covariance
+
+
+def _system(small: Tensor, scale: Tensor, n: int) -> Tensor:
+    """-∂R/∂(J', log ζ) with R = ⟨f⟩_teacher - ⟨f⟩_student: ∂⟨f⟩_student/∂J' = -Cov(f, O)."""
+    return -torch.cat([_unpack(small, n)[2], scale[:, None]], 1)
+
+
+def _newton(large: Tensor, small: Tensor, scale: Tensor, n: int) -> Tensor:
+    residual = _unpack(large, n)[0] - _unpack(small, n)[0]
+    return torch.linalg.solve(_system(small, scale, n), residual)
+
+
+def _response(large: Tensor, small: Tensor, scale: Tensor, n: int) -> Tensor:
+    return torch.linalg.solve(_system(small, scale, n), -_unpack(large, n)[2])
+
+
+def _odd(large: Tensor, small: Tensor) -> Tensor:
+    return (large[-1] / large[0]) / (small[-1] / small[0])
+
+
+def _resampled(rows: Tensor, n_replicates: int, generator: torch.Generator) -> Tensor:  # -> (n_replicates, columns)
+    draws = torch.randint(len(rows), (n_replicates, len(rows)), generator=generator)
+    counts = torch.zeros(n_replicates, len(rows), dtype=rows.dtype).scatter_add_(1, draws, torch.ones_like(draws, dtype=rows.dtype))
+    return counts @ rows
+
+
+def _block(x: Tensor, student: Student, n_blockings: int) -> Tensor:
+    level = student.teacher.flow.levels[-1].blocking if student.teacher.flow.levels else None
+    for _ in range(n_blockings):
+        if level is None:
+            raise ValueError("expected a hierarchical student, got a single level: train one with a coarser lattice")
+        x = level.down(x, student.teacher.family.field.lattice.dimension)
+    return x
+
+
+def _first_scale(blocked: Tensor, weights: Tensor, own: Tensor, own_weights: Tensor) -> float:
+    """log ζ that matches the second moments."""
+    large, small = (w @ c.square().flatten(1).mean(1) for c, w in ((blocked, weights), (own, own_weights)))
+    return 0.5 * math.log(float(large / small))
+
+
+def _inside(space: Any, couplings: Tensor) -> Tensor:
+    """The nearest couplings that the student knows."""
+    return space.centre + space.scale * space.unit(couplings).clamp(-1, 1)
+
+
+def _trusted(ensemble: Ensemble, couplings: Tensor, role: str, matching: Matching) -> Ensemble:
+    ess = ensemble.ess(couplings)
+    if not ess >= matching.smallest_ess:
+        raise ValueError(
+            f"expected an effective sample fraction of {matching.smallest_ess} or more for the {role} at "
+            f"{couplings.tolist()}, got {ess:.2g}: train it longer, narrow the couplings, or use chains (source='chains')"
+        )
+    return ensemble
