@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lattices.fields import FieldSpace, Transformation
-from lattices.invariance import PointGroup, Symmetry, Translation
+from lattices.invariance import PointGroup, Symmetry, Translation, Translations
 from lattices.lattice import Lattice
 
 
@@ -31,9 +31,17 @@ class BlockTransformation(Transformation):
 
 @dataclass(frozen=True)
 class BlockPointGroup(Symmetry):
-    """The point group about the centre of a block of `size` sites along each axis: it maps blocks to blocks."""
+    """The point group about the centre of a block of `size` sites along each axis: it maps blocks to blocks.
+
+    Two centres are a translation apart: it follows from one of them and translations by the difference of the sizes.
+    """
 
     size: int = 2
+
+    def follows_from(self, claims: tuple[Symmetry, ...]) -> bool:
+        sizes = [1] * (PointGroup() in claims) + [claim.size for claim in claims if isinstance(claim, BlockPointGroup)]
+        shifts = [Translations(abs(self.size - size)) for size in sizes if size != self.size]
+        return self.size in sizes or any(shift.follows_from(claims) for shift in shifts)
 
     def generators(self, field: FieldSpace) -> list[Transformation]:
         rotations = PointGroup().generators(field)
@@ -78,7 +86,7 @@ class Blocking:
     def down(self, x: Tensor, dimension: int) -> Tensor:  # (batch, *extents, *target) -> (batch, *coarse, *target)
         """B x, the block field."""
         if self.kind == "decimation":
-            return x[(slice(None), *[slice(None, None, self.size)] * dimension)]
+            return x[self._kept(dimension)]
         blocked = x
         for axis in range(1, 2 * dimension, 2):
             blocked = blocked.unflatten(axis, (-1, self.size))
@@ -89,7 +97,7 @@ class Blocking:
         if self.kind == "decimation":
             extents = [n * self.size for n in c.shape[1 : 1 + dimension]]
             x = c.new_zeros(len(c), *extents, *c.shape[1 + dimension :])
-            x[(slice(None), *[slice(None, None, self.size)] * dimension)] = c
+            x[self._kept(dimension)] = c
             return x
         for axis in range(1, dimension + 1):
             c = c.repeat_interleave(self.size, axis)
@@ -98,6 +106,10 @@ class Blocking:
     def details(self, x: Tensor, dimension: int) -> Tensor:  # (batch, *extents, *target) -> the same
         """(1 - BᵀB) x: what the block field does not tell, as a field on the fine lattice."""
         return x - self.up(self.down(x, dimension), dimension)
+
+    def _kept(self, dimension: int) -> tuple[slice, ...]:
+        """The index of the sites that decimation keeps."""
+        return (slice(None), *[slice(None, None, self.size)] * dimension)
 
     def spectrum(self, spectrum: Tensor) -> Tensor:  # extents -> coarse extents
         """The covariance B C Bᵀ of the block field of a Gaussian field with the variances C(k), in FFT order too."""

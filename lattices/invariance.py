@@ -121,6 +121,10 @@ class Symmetry(ABC):
         """Whether this claim contains the other one: its group is a subgroup of this one."""
         return self == other
 
+    def follows_from(self, claims: tuple[Symmetry, ...]) -> bool:
+        """Whether these claims together contain this one."""
+        return any(claim.implies(self) for claim in claims)
+
 
 @dataclass(frozen=True)
 class Translations(Symmetry):
@@ -188,6 +192,6 @@ class ColourPermutations(Symmetry):
 
 
 def shared_symmetries(*claims: tuple[Symmetry, ...]) -> tuple[Symmetry, ...]:
-    """The claims that hold for all of several objects: those of any one of them that every other one implies."""
+    """The claims that hold for all of several objects: those of any one that follow from the claims of every other."""
     everything = dict.fromkeys(claim for own in claims for claim in own)
-    return tuple(s for s in everything if all(any(claim.implies(s) for claim in own) for own in claims))
+    return tuple(s for s in everything if all(s.follows_from(own) for own in claims))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,8 +15,8 @@ from flows.distribution import Transformed
 from flows.layers.continuous import ContinuousFlow, VectorFieldSpec
 from flows.layers.integration import integrate, tableau
 from flows.layers.kernels import OrbitKernels
-from lattices.fields import Circle, FieldSpace
-from lattices.invariance import PointGroup
+from lattices.fields import Circle, FieldSpace, Real
+from lattices.invariance import ColourPermutations, PointGroup
 from lattices.lattice import Lattice
 
 SQUARE = FieldSpace(Lattice((4, 4)))
@@ -79,7 +80,7 @@ def test_kernels_average_over_orbits(kernels: OrbitKernels) -> None:
 @pytest.mark.parametrize("flow", LAYERS)
 def test_tangents_are_derivatives_of_log_density(flow: ContinuousFlow) -> None:
     flow = randomised(flow).refined(64, "rk4")
-    base = GaussianField.free(flow.domain.lattice, mass_squared=1.0)
+    base = GaussianField(flow.domain, 0.5 / (1.0 + flow.domain.lattice.laplacian_spectrum()))
     context = couplings(flow, 3)
     z = base.sample(3, generator=seeded())
     pushed, tangents = flow.push_tangents(z, base.score(z), context)
@@ -118,8 +119,45 @@ def test_transfer_to_a_longer_range_changes_nothing() -> None:
     assert torch.allclose(near[1], far[1])
 
 
+BLOCKED = [flow for flow in ContinuousFlow.examples() if flow.blocking]
+
+
+@pytest.mark.parametrize("flow", BLOCKED, ids=lambda flow: flow.spec.blocking)
+def test_a_blocking_keeps_the_block_field(flow: ContinuousFlow) -> None:
+    z, d = flow.domain.random(5, seeded()), flow.domain.lattice.dimension
+    free = ContinuousFlow(flow.domain, replace(flow.spec, blocking=None, modulations=()), 2)
+    for layer, kept in ((randomised(flow), True), (randomised(free), False)):
+        for map_ in (layer.forward, layer.inverse):
+            moved = map_(z, couplings(flow, 5))[0]
+            assert (moved - z).abs().max() > 1e-2
+            assert ((flow.blocking.down(moved - z, d)).abs().max() < 1e-12) == kept
+
+
+@pytest.mark.parametrize("flow", [f for f in BLOCKED if f.spec.modulations], ids=lambda flow: flow.spec.blocking)
+def test_modulations_extend_the_flow_without_them(flow: ContinuousFlow) -> None:
+    plain = randomised(ContinuousFlow(flow.domain, replace(flow.spec, modulations=()), 2))
+    wide = ContinuousFlow(flow.domain, flow.spec, 2)
+    unmodulated = torch.cat([(wide.nu == 0).flatten().repeat(len(wide.smooth)), torch.tensor([True])])
+    with torch.no_grad():
+        wide.theta[:, :, unmodulated] = plain.theta
+    z, context = flow.domain.random(3, seeded()), couplings(flow, 3)
+    torch.testing.assert_close(wide(z, context), plain(z, context))
+    randomised(wide)
+    assert not torch.allclose(wide(z, context)[0], plain(z, context)[0], atol=1e-3)
+
+
+def test_colours_commute_with_permutations_and_with_no_other_rotation() -> None:
+    spec = VectorFieldSpec((0.8,), radius=1.0, n_times=1, colours=3)
+    flow = randomised(ContinuousFlow(FieldSpace(Lattice((3, 2)), Real(2)), spec, 2))
+    z = flow.domain.random(3, seeded())
+    turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]], dtype=torch.float64)
+    assert not torch.allclose(flow(z @ turn)[0], flow(z)[0] @ turn, atol=1e-4)
+    swap = ColourPermutations(3).generators(flow.domain)[0]
+    assert torch.allclose(flow(swap.apply(z, flow.domain))[0], swap.apply(flow(z)[0], flow.domain))
+
+
 def test_bad_input_is_refused() -> None:
-    with pytest.raises(ValueError, match="real scalar field"):
+    with pytest.raises(ValueError, match="field in Real"):
         ContinuousFlow(FieldSpace(Lattice((4, 4)), Circle()))
     with pytest.raises(ValueError, match="n_steps >= 1"):
         ContinuousFlow(SQUARE, n_steps=-1)
@@ -132,5 +170,11 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(ValueError, match="expected context of shape"):
         Transformed(base, Chain(plain, conditional)).sample(1)
     assert Transformed(base, Chain(plain, conditional)).sample(1, coupling).isfinite().all()
+    with pytest.raises(ValueError, match="expected a blocking"):
+        VectorFieldSpec(modulations=(1.0,))
+    with pytest.raises(ValueError, match="3 or more colours"):
+        VectorFieldSpec(colours=2)
+    with pytest.raises(ValueError, match="divisible by 2"):
+        ContinuousFlow(FieldSpace(Lattice((3, 4))), VectorFieldSpec(blocking="average"))
     with pytest.raises(ValueError, match="radius >= 0"):
         OrbitKernels(Lattice((4, 4)), radius=-1)

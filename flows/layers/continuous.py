@@ -16,7 +16,7 @@ from flows.layers.integration import Fields, integrate, tableau
 from flows.layers.kernels import OrbitKernels
 from lattices.blocking import Blocking, BlockPointGroup
 from lattices.fields import FieldSpace, Real
-from lattices.invariance import PointGroup, SignFlip, Symmetry, Translations
+from lattices.invariance import ColourPermutations, PointGroup, SignFlip, Symmetry, Translations, simplex
 from lattices.lattice import Lattice
 
 
@@ -34,6 +34,7 @@ class VectorFieldSpec:
         colours: q of a field in R^{q-1} with the symmetry of the q-state Potts model; 0 for a scalar field.
         blocking: keep the block field of this kind fixed ("average" or "decimation", 2^d blocks): a flow of the
             details alone, conditional on the coarse field; None moves everything.
+        modulations: frequencies ν of the coarse field: with a blocking, features sin(ω ψ ± ν BᵀB φ) beside ν = 0.
         n_context: number of couplings the flow is conditioned on.
         context_degree: the coefficients are polynomials of this degree in the couplings.
     """
@@ -46,6 +47,7 @@ class VectorFieldSpec:
     odd: bool = True
     colours: int = 0
     blocking: str | None = None
+    modulations: tuple[float, ...] = ()
     n_context: int = 0
     context_degree: int = 2
 
@@ -54,13 +56,18 @@ class VectorFieldSpec:
             raise ValueError(f"expected n_times >= 1, n_context >= 0 and context_degree >= 1, got {self}: raise them")
         if any(not m > 0 for m in (*self.smoothing, *self.tails)):
             raise ValueError(f"expected positive masses, got {self.smoothing} and {self.tails}: leave () for none")
+        if self.modulations and not self.blocking:
+            raise ValueError(f"expected a blocking with modulations {self.modulations}, got none: set blocking=...")
+        if self.colours and self.colours < 3:
+            raise ValueError(f"expected 3 or more colours, got {self.colours}: two are a scalar field, colours=0")
 
-    def features(self) -> tuple[list[float], list[float]]:
-        """Frequencies and phases of sin(ω ψ + phase)."""
+    def features(self) -> list[tuple[float, float, float]]:
+        """(ω, ν, phase) of the features sin(ω ψ + ν c̄ + phase), c̄ = BᵀB φ."""
         constant = () if self.colours else (0.0,)  # Σ_a e_a = 0
         cosines = () if self.odd else (*constant, *self.frequencies)
-        phases = [0.0] * len(self.frequencies) + [math.pi / 2] * len(cosines)
-        return [*self.frequencies, *cosines], phases
+        waves = [(omega, 0.0) for omega in self.frequencies] + [(omega, math.pi / 2) for omega in cosines]
+        coarse = (0.0, *self.modulations, *(-nu for nu in self.modulations))
+        return [(omega, nu, phase) for nu in coarse for omega, phase in waves]
 
     @property
     def target(self) -> Real:
@@ -69,9 +76,10 @@ class VectorFieldSpec:
 
     def symmetries(self) -> tuple[Symmetry, ...]:
         """What every flow of this kind commutes with."""
-        translations, points = Translations(2 if self.blocking else 1), PointGroup()
-        internal: tuple[Symmetry, ...] = (SignFlip(),) * self.odd + ()
-        return translations, BlockPointGroup() if self.blocking == "average" else points, *internal
+        translations = Translations(2 if self.blocking else 1)
+        points = BlockPointGroup() if self.blocking == "average" else PointGroup()
+        colours = (ColourPermutations(self.colours),) if self.colours else ()
+        return translations, points, *(SignFlip(),) * self.odd, *colours
 
     def monomials(self) -> list[tuple[int, ...]]:
         """The products of couplings, by index, that coefficients are linear in; the first is 1."""
@@ -86,13 +94,14 @@ class ContinuousFlow(Bijection):
         div v = Σ_{h,f} ω_f (W_{hf} * G_h)(0) Σ_x cos(ω_f ψ_h(x)) + V W_0(0).
 
     K_b are point-group orbit and Yukawa kernels, P_j Legendre polynomials; everything is linear in the parameters θ,
-    and zero θ is the identity. With a blocking B the velocity is projected, (1 - BᵀB) v, and W(0) above becomes the
-    diagonal of (1 - BᵀB) W. With q colours v = Σ_a e_a v_a, v_a the velocity above of e_a·φ. The divergence is exact, so log|det| is exact up to the integration error, O(h^order),
-    which `integration_error` measures. Cost: O(F V log V) per evaluation.
+    and zero θ is the identity. With a blocking B the velocity is (1 - BᵀB) v, W(0) becomes the diagonal of
+    (1 - BᵀB) W, and B φ stays what it was. With q colours v = Σ_a e_a v_a, v_a the velocity above of e_a·φ. The
+    divergence is exact, so log|det| is exact up to the integration error, O(h^order), which `integration_error`
+    measures. Cost: O(F V log V) per evaluation, q times that for colours.
 
     Args:
         field: real scalar fields in d = 1…4, or fields in R^{q-1} for q colours.
-        spec: features, kernels, time dependence and context.
+        spec: features, kernels, time dependence, blocking and context.
         n_steps, method: steps and Runge–Kutta method ("rk4", "dopri5", "dop853").
     Shape: θ is (n_monomials, n_times, n_features, n_kernels).
     Symmetries: translations, the point group (of blocks), Z₂ if spec.odd, S_q of the colours.
@@ -106,13 +115,17 @@ class ContinuousFlow(Bijection):
         super().__init__()
         spec = spec or VectorFieldSpec()
         if field.target != spec.target or field.cells != "sites":
-            raise ValueError(f"expected a field in {spec.target} on sites, got {field}: use FieldSpace(Lattice(...))")
+            raise ValueError(
+                f"expected a field in {spec.target} on sites, got {field}: use FieldSpace(lattice, spec.target)"
+            )
         if n_steps < 1:
             raise ValueError(f"expected n_steps >= 1, got {n_steps}: 8 steps of rk4 are a good start")
         tableau(method)
         self.domain = self.codomain = field
         self.spec, self.n_steps, self.method = spec, n_steps, method
         self.blocking = Blocking(spec.blocking) if spec.blocking else None
+        if self.blocking:
+            self.blocking.coarse(field.lattice)  # refuses extents that cannot be blocked
         self.kernels = OrbitKernels(field.lattice, spec.radius)
         self.symmetries = spec.symmetries()
         self._add_constants(field.lattice, dtype)
@@ -128,15 +141,14 @@ class ContinuousFlow(Bijection):
         if lattice.extents[-1] % 2 == 0:
             weight[..., -1] = 1.0
         weighted = spectrum * weight / lattice.volume  # Σ_half grid of this times f̂ is the sum over all k, over V
-        frequencies, phases = self.spec.features()
-        omega = torch.tensor(frequencies, dtype=torch.float64)
+        omega, nu, phase = torch.tensor(self.spec.features(), dtype=torch.float64).T
         trace = self._diagonal(torch.cat([smooth, torch.ones_like(smooth[:1])]), spectrum)  # (h + 1, b, *cell)
         sines = torch.einsum("hb...,f->hfb...", trace[:-1], omega).flatten(0, 1)
         kappa = torch.cat([sines, trace[-1:]])
         column = (-1, *[1] * lattice.dimension)
         constants = {
             "spectrum": spectrum, "smooth": smooth, "weighted": weighted.flatten(1), "kappa": kappa,
-            "omega": omega.reshape(column), "phase": torch.tensor(phases, dtype=torch.float64).reshape(column),
+            "omega": omega.reshape(column), "nu": nu.reshape(column), "phase": phase.reshape(column),
             "colours": simplex(self.spec.colours) if self.spec.colours else torch.ones(1, 1),
         }  # fmt: skip
         for name, value in constants.items():
@@ -261,18 +273,27 @@ class ContinuousFlow(Bijection):
         if score is None:
             return velocity, divergence
         pulled = self._real(kernels * self._hat(self._split(self._projected(score)))[:, None])  # W_a * s
-        omega = self.omega.repeat(len(self.smooth), *[1] * (x.ndim - 1))
-        local = omega * (cosine * pulled[:, :-1] - sine * self._tiled(origin[:, :-1]))
-        local = local.reshape(len(x), len(self.smooth), len(self.omega), *x.shape[1:]).sum(2)
-        back = self._real((self._hat(local) * self.smooth).sum(1)) + pulled[:, -1]
-        return velocity, divergence, -self._joined(back)
+        slopes = cosine * pulled[:, :-1] - sine * self._tiled(origin[:, :-1])
+        return velocity, divergence, -self._joined(self._back(slopes) + pulled[:, -1])
+
+    def _back(self, slopes: Tensor) -> Tensor:  # (batch, h·f, *extents) -> (batch, *extents)
+        """The gradient with respect to φ from those with respect to the angles ω_f ψ_h + ν_f BᵀB φ."""
+        slopes = slopes.unflatten(1, (len(self.smooth), -1))
+        smoothed = self._hat((self.omega * slopes).sum(2)) * self.smooth
+        back = self._real(smoothed.sum(1))
+        if self.spec.modulations:
+            coarse = (self.nu * slopes).sum((1, 2))
+            back = back + coarse - self._projected(coarse)
+        return back
 
     def _stein(self, x: Tensor, score: Tensor) -> Tensor:  # -> (batch, n_features, n_kernels)
         """div v_a + s · v_a for the elementary fields v_{ab} = K_b * feature_a; zero mean under the density of s."""
         x, score, n = self._split(x), self._split(self._projected(score)), len(x)
         hats, _, cosine = self._features(x)
         overlap = (self._hat(score).conj()[:, None] * hats).real.flatten(2) @ self.weighted.T
-        sums = self._cell_sums(torch.cat([cosine, torch.ones_like(cosine[:, :1])], 1))
+        sums = self._cell_sums(cosine)
+        sites = self.domain.lattice.volume / math.prod(sums.shape[2:])
+        sums = torch.cat([sums, torch.full_like(sums[:, :1], sites)], 1)
         return (overlap + torch.einsum("ba...,ak...->bak", sums, self.kappa)).unflatten(0, (n, -1)).sum(1)
 
     def _split(self, x: Tensor) -> Tensor:  # (batch, *event) -> (batch · colours, *extents)
@@ -292,6 +313,8 @@ class ContinuousFlow(Bijection):
     def _cell_sums(self, x: Tensor) -> Tensor:  # (batch, features, *extents) -> (batch, features, *cell)
         """Sums over the sites that are equivalent: all of them, or those with one place in their block."""
         cell = self.kappa.shape[2:]
+        if math.prod(cell) == 1:
+            return x.flatten(2).sum(2).reshape(*x.shape[:2], *cell)
         for axis, size in enumerate(cell):
             x = x.unflatten(2 + 2 * axis, (-1, size))
         return x.sum(tuple(range(2, 2 + 2 * len(cell), 2)))
@@ -306,7 +329,10 @@ class ContinuousFlow(Bijection):
         psi = x[:, None]
         if len(self.smooth) > 1:
             psi = self._real(self._hat(psi) * self.smooth)
-        angle = (psi[:, :, None] * self.omega + self.phase).flatten(1, 2)
+        angle = psi[:, :, None] * self.omega + self.phase
+        if self.spec.modulations:
+            angle = angle + (x - self._projected(x))[:, None, None] * self.nu
+        angle = angle.flatten(1, 2)
         sine = torch.sin(angle)
         return self._hat(torch.cat([sine, x[:, None]], 1)), sine, torch.cos(angle)
 
@@ -332,12 +358,21 @@ class ContinuousFlow(Bijection):
 
     @classmethod
     def examples(cls) -> Iterator[ContinuousFlow]:
-        """Square, rectangular with context and smoothing, without Z₂, one- and three-dimensional."""
-        yield cls(FieldSpace(Lattice((4, 4))), VectorFieldSpec(n_times=2), method="dop853")
-        conditional = VectorFieldSpec((0.5, 1.0), smoothing=(0.7,), radius=1.5, tails=(1.0,), n_times=2, n_context=2)
-        yield cls(FieldSpace(Lattice((3, 4))), conditional, method="dop853")
-        yield cls(FieldSpace(Lattice((5,))), VectorFieldSpec((1.0,), n_times=1, odd=False), method="dop853")
-        yield cls(FieldSpace(Lattice((2, 2, 3))), VectorFieldSpec((0.8,), n_times=2), method="dop853")
+        """All kinds of lattices and specs: rectangles, blockings, couplings, colours, one and three dimensions."""
+        wide = VectorFieldSpec((0.5, 1.0), smoothing=(0.7,), radius=1.5, tails=(1.0,), n_times=2, n_context=2)
+        details = replace(wide, blocking="average", modulations=(0.6,), n_context=1)
+        specs = {
+            (4, 4): VectorFieldSpec(n_times=2),
+            (3, 4): wide,
+            (5,): VectorFieldSpec((1.0,), n_times=1, odd=False),
+            (2, 2, 3): VectorFieldSpec((0.8,), n_times=2),
+            (4, 2): details,
+            (6,): replace(details, blocking="decimation", odd=False, smoothing=()),
+            (2, 3): VectorFieldSpec((0.5, 1.0), tails=(1.0,), n_times=2, odd=False, colours=3),
+            (2, 4): VectorFieldSpec((0.9,), n_times=2, colours=4, blocking="average", modulations=(0.5,)),
+        }
+        for extents, spec in specs.items():
+            yield cls(FieldSpace(Lattice(extents), spec.target), spec, method="dop853")
 
 
 def _equal_axes(lattice: Lattice) -> list[list[bool]]:
@@ -347,10 +382,3 @@ def _equal_axes(lattice: Lattice) -> list[list[bool]]:
 def _yukawas(masses: tuple[float, ...], k_squared: Tensor) -> list[Tensor]:
     """m²/(m² + k̂²) for each mass: kernels of range 1/m with unit weight."""
     return [m * m / (m * m + k_squared) for m in masses]
-
-
-def simplex(q):
-    e = torch.eye(q, dtype=torch.float64) - 1 / q
-    u, s, vh = torch.linalg.svd(e)
-    v = (u[:, : q - 1] * s[: q - 1])
-    return v / v.norm(dim=1, keepdim=True)
