@@ -7,13 +7,14 @@ then be flipped freely, for either sign of J. The J_μ (2 for φ⁴, K for Ising
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
-from scipy.sparse import coo_array
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from lattices.action import Action
 from lattices.fields import Real
 from lattices.invariance import SiteSign
 from lattices.theories.ising import Spins
+from lattices.theories.neighbours import Displacement, axial, forward_sum
 
 
 @dataclass(frozen=True)
@@ -125,17 +127,44 @@ def clusters(x: Tensor, couplings: tuple[float, ...], generator: torch.Generator
 
     Shape: (chains, *extents) -> (chains, *extents).
     """
-    numbers = np.arange(x.numel()).reshape(x.shape)
-    bonds = []
-    for axis, coupling in enumerate(couplings, 1):
-        log_open = (-2 * coupling * x * x.roll(-1, axis)).clamp(max=0).double()
-        uniform = torch.rand(x.shape, generator=generator, dtype=torch.float64, device=x.device)
-        active = (uniform > log_open.exp()).cpu().numpy()
-        bonds.append(np.stack([numbers[active], np.roll(numbers, -1, axis)[active]]))
-    first, second = np.concatenate(bonds, 1)
-    graph = coo_array((np.ones(len(first), dtype=np.int8), (first, second)), shape=(x.numel(), x.numel()))
-    n_clusters, labels = connected_components(graph, directed=False)
-    return torch.from_numpy(labels).to(x.device, torch.int64).reshape(x.shape), int(n_clusters)
+    bonds = axial(x.ndim - 1)
+    gains = [2 * coupling * x * forward_sum(x, [bond]) for coupling, bond in zip(couplings, bonds)]
+    return joined(gains, bonds, generator)
+
+
+def joined(gains: Sequence[Tensor], bonds: list[Displacement], generator: torch.Generator) -> tuple[Tensor, int]:
+    """Labels of the clusters of any bonds, each active with probability 1 - exp(-max(0, gain)), and their number.
+
+    Uniform numbers come in the dtype of the gains: single precision is fast, and rounds probabilities at 2^-24. The
+    graph of all chains is built row by row, so that finding its connected components is what a call costs.
+
+    Args:
+        gains: one tensor for each kind of bond: how much S would grow if the bond from each site broke.
+        bonds: where the bond of that kind leads, as in `neighbours`.
+
+    Shape: (chains, *extents) each -> (chains, *extents).
+    """
+    closed = torch.stack(list(gains), -1).clamp_(min=0).neg_().exp_()
+    uniform = torch.rand(closed.shape, generator=generator, dtype=closed.dtype, device=closed.device)
+    active = (uniform > closed).reshape(-1, len(bonds)).cpu().numpy()
+    n_clusters, labels = connected_components(_graph(active, _ends(gains[0].shape, tuple(bonds))), directed=False)
+    return torch.from_numpy(labels).to(closed.device, torch.int64).reshape(gains[0].shape), int(n_clusters)
+
+
+def _graph(active: np.ndarray, ends: np.ndarray) -> csr_array:  # (sites, bonds) twice
+    """The bonds that are active; row i starts at Σ_{j<i} of their numbers."""
+    starts = np.zeros(len(active) + 1, dtype=ends.dtype)
+    starts[1:] = active.cumsum(dtype=ends.dtype)[active.shape[1] - 1 :: active.shape[1]]
+    indices = ends[active]
+    return csr_array((np.ones(len(indices)), indices, starts), shape=(len(active), len(active)))
+
+
+@lru_cache(maxsize=4)
+def _ends(shape: tuple[int, ...], bonds: tuple[Displacement, ...]) -> np.ndarray:  # -> (sites, bonds)
+    """The number of the site that each bond of each site leads to, the sites of all chains counted through."""
+    numbers = torch.arange(math.prod(shape)).reshape(shape)
+    ends = torch.stack([forward_sum(numbers, [bond]) for bond in bonds], -1).reshape(-1, len(bonds)).numpy()
+    return ends.astype(np.int32 if ends.size < 2**31 else np.int64)
 
 
 def _check_target(action: Action) -> None:
