@@ -8,12 +8,54 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev
+from torch.autograd.functional import jacobian
+from torch.func import functional_call
 
 from mlrg.lessons import Lesson
 from mlrg.moderator import GradientFlow, SmoothMap
 
-Moderator = GradientFlow | SmoothMap
+Fitted = GradientFlow | SmoothMap
+
+
+class Linearised(nn.Module):
+    """A moderator moved to first order in its parameters: what a replica is.
+
+        M_δ(J) = M(J; θ) + δ·∂M(J; θ)/∂θ,    by the central difference of M(J; θ ± εδ), ε|δ| = 10⁻³
+
+    Weights that the lessons hardly constrain may move far while the map itself hardly moves: to first order in δ
+    the response of the *map* is right, at θ + δ it is not. Three evaluations of the moderator.
+    """
+
+    def __init__(self, moderator: Fitted, shift: Tensor) -> None:
+        super().__init__()
+        self.step = 1e-3 / max(float(shift.norm()), 1e-300)
+        self.moderator, self.ahead, self.behind = (deepcopy(moderator) for _ in range(3))
+        flat = nn.utils.parameters_to_vector(moderator.parameters()).detach()
+        for moved, sign in ((self.ahead, 1), (self.behind, -1)):
+            nn.utils.vector_to_parameters(flat + sign * self.step * shift, moved.parameters())
+
+    @property
+    def centre(self) -> Tensor:
+        return self.moderator.centre
+
+    @property
+    def scale(self) -> Tensor:
+        return self.moderator.scale
+
+    def forward(self, J: Tensor) -> Tensor:  # (batch, n) -> (batch, n)
+        """The new couplings."""
+        return self._first_order("forward", J)
+
+    def jacobian(self, J: Tensor) -> Tensor:  # (batch, n) -> (batch, n, n)
+        """∂M_i/∂J_j."""
+        return self._first_order("jacobian", J)
+
+    def _first_order(self, method: str, J: Tensor) -> Tensor:
+        at, ahead, behind = (getattr(m, method)(J) for m in (self.moderator, self.ahead, self.behind))
+        return at + (ahead - behind) / (2 * self.step)
+
+
+Moderator = Fitted | Linearised
 
 
 class Learned(NamedTuple):
@@ -24,8 +66,8 @@ class Learned(NamedTuple):
     in units of the region; row 0 belongs to the moderator, row b to replica b.
     """
 
-    moderator: Moderator
-    replicas: list[Moderator]
+    moderator: Fitted
+    replicas: list[Linearised]
     scales: Tensor  # (n_replicas + 1, n_monomials)
     responses: Tensor  # (n_replicas + 1, n_monomials)
     loss: float  # mean excess KL of the fit, in nats per common field
@@ -40,14 +82,15 @@ class Learned(NamedTuple):
 
 
 def learn(
-    moderator: Moderator, lessons: Sequence[Lesson], generator: torch.Generator, ridge: float = 1e-6, n_steps: int = 200
+    moderator: Moderator, lessons: Sequence[Lesson], generator: torch.Generator, ridge: float = 1, n_steps: int = 300
 ) -> Learned:
     """Fit a moderator to lessons, in place, and make its replicas.
 
-        minimise Σ_k ½ (M(J_k) - J'_k)ᵀ G_k (M(J_k) - J'_k) + ridge |θ|²
+        minimise Σ_k (M(J_k) - J'_k)ᵀ Σ_k⁻¹ (M(J_k) - J'_k) + Σ_k |(∂M(J_k) - ∂J'_k)/δ_k|² + ridge |θ|²
 
-    G is the Fisher information with ζ optimised, so that the sum is the mean KL of teacher and student in excess of
-    its minimum. A moderator that diverges is a ValueError and is put back as it was.
+    with the bootstrap covariance Σ of the images and errors δ of their linear response: Σ⁻¹ is n times the Fisher
+    information of the likelihood, so that the first sum is 2n times the KL of teacher and student in excess of its
+    minimum. A moderator that diverges is a ValueError and is put back as it was.
     """
     if not lessons:
         raise ValueError("expected at least one lesson, got none: teach before you learn")
@@ -57,36 +100,46 @@ def learn(
     if not torch.tensor(loss).isfinite():
         moderator.load_state_dict(before)
         raise ValueError(f"expected a finite loss of the moderator, got {loss}: raise the ridge {ridge} or teach more")
-    n_replicas = data.images.shape[1]
-    draws = -torch.rand(n_replicas, len(lessons), generator=generator, dtype=torch.float64).log()
+    draws = -torch.rand(data.images.shape[1], len(lessons), generator=generator, dtype=torch.float64).log()
     replicas = _replicas(moderator, data, draws, ridge)
     columns = _monomials(moderator, data.couplings)
-    scales = _polynomials(columns, data.scale, draws, data.scale_precision)
-    responses = _polynomials(columns, data.response, draws, torch.ones_like(data.scale_precision))
+    scales = _polynomials(columns, data.scale, draws)
+    responses = _polynomials(columns, data.response, draws)
     return Learned(moderator, replicas, scales, responses, loss)
 
 
 class _Data(NamedTuple):
+    """Lessons side by side: k lessons, n couplings, b replicates; rows (k, n + n²) are images and linear responses."""
+
     couplings: Tensor  # (k, n)
-    target: Tensor  # (k, n)
+    rows: Tensor  # (k, n + n²)
+    precision: Tensor  # (k, n + n², n + n²)
+    images: Tensor  # (k, b, n + n²): deviations of the replicates
     metric: Tensor  # (k, n, n)
-    images: Tensor  # (k, n_replicas, n)
-    scale: Tensor  # (k, n_replicas + 1)
-    scale_precision: Tensor  # (k,)
-    response: Tensor  # (k, n_replicas + 1)
+    scale: Tensor  # (k, b + 1)
+    response: Tensor  # (k, b + 1)
 
     @classmethod
     def of(cls, lessons: Sequence[Lesson]) -> _Data:
-        scale = torch.stack([torch.cat([x.image[-1:], x.images[:, -1]]) for x in lessons])
+        images = torch.stack([torch.cat([x.images[:, :-1], x.jacobians[:, :-1].flatten(1)], 1) for x in lessons])
+        images = images - images.mean(1, keepdim=True)
         return cls(
             torch.stack([x.couplings for x in lessons]),
-            torch.stack([x.image[:-1] for x in lessons]),
+            torch.stack([torch.cat([x.image[:-1], x.jacobian[:-1].flatten()]) for x in lessons]),
+            torch.stack([_precision(deviations, len(lessons[0].couplings)) for deviations in images]),
+            images,
             torch.stack([_profiled(x.metric) for x in lessons]),
-            torch.stack([x.images[:, :-1] for x in lessons]),
-            scale,
-            1 / scale[:, 1:].var(1).clamp(min=1e-300),
+            torch.stack([torch.cat([x.image[-1:], x.images[:, -1]]) for x in lessons]),
             torch.stack([x.odd for x in lessons]).log(),
         )
+
+
+def _precision(deviations: Tensor, n: int) -> Tensor:  # (b, n + n²) -> (n + n², n + n²)
+    """Inverse covariance: full for the image, diagonal for its derivatives."""
+    covariance = deviations.T @ deviations / (len(deviations) - 1)
+    block = torch.diag(covariance.diagonal())
+    block[:n, :n] = covariance[:n, :n]
+    return torch.linalg.inv(block)
 
 
 def _profiled(metric: Tensor) -> Tensor:  # (n + 1, n + 1) -> (n, n)
@@ -94,61 +147,78 @@ def _profiled(metric: Tensor) -> Tensor:  # (n + 1, n + 1) -> (n, n)
     return metric[:-1, :-1] - torch.outer(metric[:-1, -1], metric[-1, :-1]) / metric[-1, -1]
 
 
+def _outputs(moderator: Moderator, couplings: Tensor) -> Tensor:  # (k, n) -> (k, n + n²)
+    """M(J) and ∂M/∂J, differentiable in the parameters."""
+    values = [moderator(couplings)]
+    for i in range(couplings.shape[1]):
+        at = couplings.detach().requires_grad_()
+        values.append(torch.autograd.grad(moderator(at)[:, i].sum(), at, create_graph=True)[0])
+    return torch.cat(values, 1)
+
+
 def _minimise(moderator: Moderator, data: _Data, ridge: float, n_steps: int) -> float:
+    """Full-batch LBFGS; returns the mean excess KL, in nats per common field."""
     parameters = [p for p in moderator.parameters() if p.requires_grad]
     optimiser = torch.optim.LBFGS(parameters, max_iter=n_steps, history_size=50, line_search_fn="strong_wolfe")
 
-    def excess() -> Tensor:
-        error = moderator(data.couplings) - data.target
-        return 0.5 * torch.einsum("ki,kij,kj->k", error, data.metric, error).mean()
-
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = excess() + ridge * sum(p.square().sum() for p in parameters)
+        error = _outputs(moderator, data.couplings) - data.rows
+        loss = torch.einsum("ki,kij,kj->", error, data.precision, error)
+        loss = loss + ridge * sum(p.square().sum() for p in parameters)
         loss.backward()
         return loss
 
     with torch.enable_grad():
         optimiser.step(closure)
-        return float(excess())
+        error = (moderator(data.couplings) - data.rows[:, : data.couplings.shape[1]]).detach()
+    return float(0.5 * torch.einsum("ki,kij,kj->k", error, data.metric, error).mean())
 
 
 def _replicas(moderator: Moderator, data: _Data, draws: Tensor, ridge: float) -> list[Moderator]:
-    """The fitted parameters moved by Gauss–Newton to each replicate's images and lesson weights."""
+    """The fitted parameters moved by Gauss–Newton to each replicate's lessons and lesson weights."""
     names, values = zip(*((k, v.detach()) for k, v in moderator.named_parameters()))
-    flat, shapes = torch.cat([v.flatten() for v in values]), [v.shape for v in values]
+    flat, sizes = torch.cat([v.flatten() for v in values]), [v.numel() for v in values]
 
     def outputs(theta: Tensor) -> Tensor:
-        parts = [p.reshape(s) for p, s in zip(theta.split([s.numel() for s in shapes]), shapes)]
-        return functional_call(moderator, dict(zip(names, parts)), (data.couplings,))
+        parts = [p.reshape(v.shape) for p, v in zip(theta.split(sizes), values)]
+        return functional_call(_Outputs(moderator), {f"moderator.{k}": p for k, p in zip(names, parts)}, data.couplings)
 
     with torch.enable_grad():
-        slope = jacrev(outputs)(flat).detach()  # (k, n, P)
-        error = (data.target - outputs(flat)).detach()
-    weighted = torch.einsum("kij,kjp->kip", data.metric, slope) / len(slope)
+        slope = torch.autograd.functional.jacobian(outputs, flat)  # (k, n + n², P)
+        error = (data.rows - outputs(flat)).detach()
+    weighted = torch.einsum("kij,kjp->kip", data.precision, slope)
     replicas = []
-    for b, weight in enumerate(draws):
-        weight = weight / weight.mean()
-        curvature = torch.einsum("k,kip,kiq->pq", weight, weighted, slope)
-        curvature = curvature + 2 * ridge * torch.eye(len(flat), dtype=flat.dtype)
-        target = error + data.images[:, b] - data.images.mean(1)
-        pull = torch.einsum("k,kip,ki->p", weight, weighted, target) - 2 * ridge * flat
+    for b, weight in enumerate(draws / draws.mean(1, keepdim=True)):
+        curvature = torch.einsum("k,kip,kiq->pq", weight, weighted, slope) + ridge * torch.eye(len(flat)).to(flat)
+        pull = torch.einsum("k,kip,ki->p", weight, weighted, error + data.images[:, b]) - ridge * flat
         replica = deepcopy(moderator)
         nn.utils.vector_to_parameters(flat + torch.linalg.solve(curvature, pull), replica.parameters())
         replicas.append(replica)
     return replicas
 
 
-def _polynomials(columns: Tensor, values: Tensor, draws: Tensor, precision: Tensor) -> Tensor:
+class _Outputs(nn.Module):
+    """`_outputs` as a module, for `functional_call`."""
+
+    def __init__(self, moderator: Moderator) -> None:
+        super().__init__()
+        self.moderator = moderator
+
+    def forward(self, couplings: Tensor) -> Tensor:
+        return _outputs(self.moderator, couplings)
+
+
+def _polynomials(columns: Tensor, values: Tensor, draws: Tensor) -> Tensor:
     """Weighted least-squares coefficients, row 0 without resampling."""
-    weights = torch.cat([torch.ones_like(draws[:1]), draws]) * precision
+    precision = 1 / values[:, 1:].var(1).clamp(min=1e-300)
     rows = []
-    for weight, value in zip(weights.sqrt(), values.T):
+    for weight, value in zip((torch.cat([torch.ones_like(draws[:1]), draws]) * precision).sqrt(), values.T):
         rows.append(torch.linalg.lstsq(columns * weight[:, None], value * weight, driver="gelsd").solution)
     return torch.stack(rows)
 
 
-def _monomials(moderator: Moderator, couplings: Tensor) -> Tensor:  # (batch, n) -> (batch, n_monomials)
+def _monomials(moderator: Fitted, couplings: Tensor) -> Tensor:  # (batch, n) -> (batch, n_monomials)
     u = (couplings - moderator.centre) / moderator.scale
     squares = (u[:, :, None] * u[:, None]).flatten(1)
     return torch.cat([torch.ones_like(u[:, :1]), u, squares], 1)

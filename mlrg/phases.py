@@ -51,7 +51,7 @@ def side(moderator: Moderator, space: CouplingSpace, critical: FixedPoint, start
 
 
 def critical_coupling(
-    moderator: Moderator, space: CouplingSpace, critical: FixedPoint, ends: tuple[Tensor, Tensor], n_steps: int = 40
+    moderator: Moderator, space: CouplingSpace, critical: FixedPoint, ends: tuple[Tensor, Tensor], n_steps: int = 24
 ) -> Tensor:  # -> (n,)
     """Where the segment between two couplings crosses the critical surface, by bisection of where flow lines end."""
     low, high = ends
@@ -59,6 +59,8 @@ def critical_coupling(
     if sides[0] * sides[1] != -1:
         got = f"{low.tolist()} and {high.tolist()} on sides {sides}"
         raise ValueError(f"expected ends in different phases, got {got}: choose a segment that crosses the transition")
+    if len(low) == 1:  # the surface is the fixed point itself
+        return critical.couplings
     for _ in range(n_steps):
         middle = (low + high) / 2
         if side(moderator, space, critical, middle) == sides[1]:
