@@ -126,7 +126,7 @@ def new_moderator(course: Course, which: System) -> Moderator:
 
 def learned_from(course: Course, which: System, lessons: list[Lesson]) -> Learned:
     """The moderator of these lessons, and its replicas. Deterministic."""
-    return learn(new_moderator(course, which), lessons, torch.Generator().manual_seed(course.seed + 1))
+    return learn(new_moderator(course, which), lessons)
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,11 @@ class _Classroom:
             lesson = _read(path) if path and path.is_file() else None
             if lesson is None:
                 started = time.perf_counter()
-                lesson = self._teach(student, self._couplings(k, done), extent, common, k)
+                try:
+                    lesson = self._teach(student, self._couplings(k, done), extent, common, k)
+                except ValueError as refusal:
+                    report(f"lesson {k} of {extent} → {common} was refused: {refusal}")
+                    continue
                 if path:
                     _write(path, lesson)
                 report(_line(self.system, lesson, common, time.perf_counter() - started))
@@ -207,10 +211,10 @@ def _flow_draw(teacher: Teacher, course: Course) -> Draw:
     return lambda couplings, generator: teacher.draw(couplings, course.n_samples, generator)
 
 
-def _chain_draw(family: Family, course: Course, n_per_chain: int = 20) -> Draw:
+def _chain_draw(family: Family, course: Course, n_per_chain: int = 50) -> Draw:
     def draw(couplings: Tensor, generator: torch.Generator) -> Ensemble:
-        n_chains = max(20, course.n_samples // n_per_chain)
-        x = equilibrated(family.at(couplings), n_chains, n_per_chain, generator, n_warm_up=60, spacing=2)
+        n_chains = max(50, course.n_samples // n_per_chain)
+        x = equilibrated(family.at(couplings), n_chains, n_per_chain, generator, n_warm_up=40, spacing=2)
         x, chain = x.flatten(0, 1), torch.arange(n_chains).repeat_interleave(x.shape[1])
         return Ensemble(family, x, -family.energy(x, couplings), chain)
 

@@ -38,7 +38,7 @@ def exponents(learned: Learned, point: FixedPoint, dimension: int, blocking: str
             f"{len(points)}: the lessons are too noisy; take more samples or more lessons near it"
         )
     rows = torch.stack([_numbers(learned, p, k, dimension, blocking, b) for k, p in [(0, point), *near]])
-    values, errors = rows[0], _robust_deviation(rows[1:])
+    values, errors = rows[0], learned.inflation * _robust_deviation(rows[1:])
     estimates = [Estimate(float(v), float(e), len(near)) for v, e in zip(values, errors)]
     n = len(point.couplings)
     return Exponents(tuple(estimates[:n]), *estimates[n : n + 4], tuple(estimates[n + 4 :]))

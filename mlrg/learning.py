@@ -59,9 +59,9 @@ Moderator = Fitted | Linearised
 
 
 class Learned(NamedTuple):
-    """A moderator fitted to lessons, and one replica for each bootstrap sample of fields and lessons.
+    """A moderator fitted to lessons, and one replica for each bootstrap sample of the fields.
 
-    Replica b differs by the Gauss–Newton response of the parameters to the b-th resampled images and lesson weights.
+    Replica b differs by the Gauss–Newton response of the parameters to the b-th resampled lessons.
     `scales` are the coefficients of log ζ(J), `responses` those of log ∂h'/∂h, quadratic polynomials of the couplings
     in units of the region; row 0 belongs to the moderator, row b to replica b.
     """
@@ -71,6 +71,7 @@ class Learned(NamedTuple):
     scales: Tensor  # (n_replicas + 1, n_monomials)
     responses: Tensor  # (n_replicas + 1, n_monomials)
     loss: float  # mean excess KL of the fit, in nats per common field
+    inflation: float  # √(χ²/dof) of the lessons where it exceeds 1: what errors are multiplied by, as they disagree
 
     def log_scale(self, couplings: Tensor, replica: int = 0) -> Tensor:  # (batch, n) -> (batch,)
         """log ζ at J."""
@@ -82,15 +83,15 @@ class Learned(NamedTuple):
 
 
 def learn(
-    moderator: Moderator, lessons: Sequence[Lesson], generator: torch.Generator, ridge: float = 1, n_steps: int = 300
+    moderator: Moderator, lessons: Sequence[Lesson], ridge: float = 1.0, n_steps: int = 300
 ) -> Learned:
     """Fit a moderator to lessons, in place, and make its replicas.
 
         minimise Σ_k (M(J_k) - J'_k)ᵀ Σ_k⁻¹ (M(J_k) - J'_k) + Σ_k |(∂M(J_k) - ∂J'_k)/δ_k|² + ridge |θ|²
 
-    with the bootstrap covariance Σ of the images and errors δ of their linear response: Σ⁻¹ is n times the Fisher
+    with the bootstrap covariance Σ of the images and errors δ of their linear response; Σ⁻¹ is n times the Fisher
     information of the likelihood, so that the first sum is 2n times the KL of teacher and student in excess of its
-    minimum. A moderator that diverges is a ValueError and is put back as it was.
+    minimum; the ridge is a prior of unit weights. A moderator that diverges is a ValueError and is put back as it was.
     """
     if not lessons:
         raise ValueError("expected at least one lesson, got none: teach before you learn")
@@ -100,12 +101,10 @@ def learn(
     if not torch.tensor(loss).isfinite():
         moderator.load_state_dict(before)
         raise ValueError(f"expected a finite loss of the moderator, got {loss}: raise the ridge {ridge} or teach more")
-    draws = -torch.rand(data.images.shape[1], len(lessons), generator=generator, dtype=torch.float64).log()
-    replicas = _replicas(moderator, data, draws, ridge)
+    replicas, inflation = _replicas(moderator, data, ridge)
     columns = _monomials(moderator, data.couplings)
-    scales = _polynomials(columns, data.scale, draws)
-    responses = _polynomials(columns, data.response, draws)
-    return Learned(moderator, replicas, scales, responses, loss)
+    scales, responses = (_polynomials(columns, values) for values in (data.scale, data.response))
+    return Learned(moderator, replicas, scales, responses, loss, inflation)
 
 
 class _Data(NamedTuple):
@@ -175,8 +174,8 @@ def _minimise(moderator: Moderator, data: _Data, ridge: float, n_steps: int) -> 
     return float(0.5 * torch.einsum("ki,kij,kj->k", error, data.metric, error).mean())
 
 
-def _replicas(moderator: Moderator, data: _Data, draws: Tensor, ridge: float) -> list[Moderator]:
-    """The fitted parameters moved by Gauss–Newton to each replicate's lessons and lesson weights."""
+def _replicas(moderator: Moderator, data: _Data, ridge: float) -> tuple[list[Moderator], float]:
+    """The fitted parameters moved by Gauss–Newton to each replicate of the lessons; and √(χ²/dof), at least 1."""
     names, values = zip(*((k, v.detach()) for k, v in moderator.named_parameters()))
     flat, sizes = torch.cat([v.flatten() for v in values]), [v.numel() for v in values]
 
@@ -188,14 +187,15 @@ def _replicas(moderator: Moderator, data: _Data, draws: Tensor, ridge: float) ->
         slope = torch.autograd.functional.jacobian(outputs, flat)  # (k, n + n², P)
         error = (data.rows - outputs(flat)).detach()
     weighted = torch.einsum("kij,kjp->kip", data.precision, slope)
-    replicas = []
-    for b, weight in enumerate(draws / draws.mean(1, keepdim=True)):
-        curvature = torch.einsum("k,kip,kiq->pq", weight, weighted, slope) + ridge * torch.eye(len(flat)).to(flat)
-        pull = torch.einsum("k,kip,ki->p", weight, weighted, error + data.images[:, b]) - ridge * flat
-        replica = deepcopy(moderator)
-        nn.utils.vector_to_parameters(flat + torch.linalg.solve(curvature, pull), replica.parameters())
-        replicas.append(replica)
-    return replicas
+    fisher = torch.einsum("kip,kiq->pq", weighted, slope)
+    response = torch.linalg.solve(fisher + ridge * torch.eye(len(flat)).to(flat), weighted.flatten(0, 1).T)
+    steps = torch.einsum("pk,kb->bp", response, data.images.movedim(1, -1).flatten(0, 1))
+    replicas = [deepcopy(moderator) for _ in steps]
+    for replica, step in zip(replicas, steps):
+        nn.utils.vector_to_parameters(flat + step, replica.parameters())
+    freedom = error.numel() - float(torch.einsum("pk,kp->", response, slope.flatten(0, 1)))
+    chi_squared = float(torch.einsum("ki,kij,kj->", error, data.precision, error))
+    return replicas, max(1.0, (chi_squared / max(freedom, 1.0)) ** 0.5)
 
 
 class _Outputs(nn.Module):
@@ -209,13 +209,11 @@ class _Outputs(nn.Module):
         return _outputs(self.moderator, couplings)
 
 
-def _polynomials(columns: Tensor, values: Tensor, draws: Tensor) -> Tensor:
-    """Weighted least-squares coefficients, row 0 without resampling."""
-    precision = 1 / values[:, 1:].var(1).clamp(min=1e-300)
-    rows = []
-    for weight, value in zip((torch.cat([torch.ones_like(draws[:1]), draws]) * precision).sqrt(), values.T):
-        rows.append(torch.linalg.lstsq(columns * weight[:, None], value * weight, driver="gelsd").solution)
-    return torch.stack(rows)
+def _polynomials(columns: Tensor, values: Tensor) -> Tensor:  # (k, n_monomials), (k, b + 1) -> (b + 1, n_monomials)
+    """Weighted least-squares coefficients of the values and of each replicate, by minimal norm where undetermined."""
+    weight = values[:, 1:].var(1).clamp(min=1e-300).rsqrt()[:, None]
+    weight = weight / weight.max()
+    return torch.linalg.lstsq(columns * weight, values * weight, driver="gelsd").solution.T
 
 
 def _monomials(moderator: Fitted, couplings: Tensor) -> Tensor:  # (batch, n) -> (batch, n_monomials)

@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from mlrg.couplings import CouplingSpace
 from mlrg.ensembles import Ensemble, chain_sums
+from mlrg.residual import residual_kl
 from mlrg.student import Student
 
 Draw = Callable[[Tensor, torch.Generator], Ensemble]
@@ -37,6 +39,7 @@ class Lesson(NamedTuple):
     images: Tensor  # (n_replicates, n + 1)
     jacobians: Tensor  # (n_replicates, n + 1, n)
     odd: Tensor  # (n_replicates + 1,): ∂h'/∂h, the first from all samples
+    residual: Tensor  # (2,): residual KL in nats and its error
     ess: Tensor  # (2,): teacher, student
     extent: int
     n_blockings: int
@@ -98,19 +101,20 @@ def teach(
         if image[-1].isnan():
             image[-1] = _first_scale(blocked, large.weights(couplings), student.block(small.x), small.weights(at))
         image, moments = _newton_steps(_Pair(large, blocked, couplings, small, student, at), image)
-        if small.ess(image[:-1]) > matching.overlap * small.ess(at):
+        if small.ess(image[:-1]) > matching.overlap * small.ess(at) and _interior(student.teacher.space, image[:-1]):
             break
     else:
         raise ValueError(
-            f"expected a match inside the trained region in {matching.rounds} rounds, got J' = {image[:-1].tolist()}: "
-            f"widen the student's couplings, or start nearer than J = {couplings.tolist()}"
+            f"expected a match inside the trained region in {matching.rounds} rounds, got J' = {image[:-1].tolist()} "
+            f"at J = {couplings.tolist()}: widen the student's couplings, or teach nearer to the fixed point"
         )
-    student.teacher.space.require(image[:-1])
     shifts, jacobians, odd = moments.replicate(matching.n_replicates, generator)
+    residual = residual_kl((large, blocked, couplings), (small, student.block(small.x), image[:-1]), float(image[-1]))
     ess = torch.tensor([large.ess(couplings), small.ess(image[:-1])], dtype=torch.float64)
     return Lesson(
         couplings, image, moments.jacobian(), moments.metric(), image + shifts - shifts.mean(0), jacobians,
-        torch.cat([moments.odd()[None], odd]), ess, large.family.field.lattice.extents[0], student.n_blockings,
+        torch.cat([moments.odd()[None], odd]), torch.tensor([residual.value, residual.error], dtype=torch.float64),
+        ess, large.family.field.lattice.extents[0], student.n_blockings,
     )  # fmt: skip
 
 
@@ -240,9 +244,13 @@ def _first_scale(blocked: Tensor, weights: Tensor, own: Tensor, own_weights: Ten
     return 0.5 * math.log(float(large / small))
 
 
-def _inside(space: Any, couplings: Tensor) -> Tensor:
+def _inside(space: CouplingSpace, couplings: Tensor) -> Tensor:
     """The nearest couplings that the student knows."""
     return space.centre + space.scale * space.unit(couplings).clamp(-1, 1)
+
+
+def _interior(space: CouplingSpace, couplings: Tensor) -> bool:
+    return bool((space.unit(couplings).abs() < 1 - 1e-9).all())
 
 
 def _trusted(ensemble: Ensemble, couplings: Tensor, role: str, matching: Matching) -> Ensemble:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -9,9 +11,11 @@ from lattices.statistics import Estimate
 from mlrg.ensembles import Ensemble, chain_sums
 
 
-def residual_kl(
-    large: Ensemble, blocked: Tensor, couplings: Tensor, small: Ensemble, own: Tensor, at: Tensor, log_zeta: float
-) -> Estimate:
+Side = tuple[Ensemble, Tensor, Tensor]
+"""An ensemble, its fields on the common lattice, and its couplings."""
+
+
+def residual_kl(teacher: Side, student: Side, log_zeta: float) -> Estimate:
     """KL(teacher ‖ student) on the common lattice, to second order in the difference of their test statistics.
 
         KL ≈ ½ Δᵀ Σ⁻¹ Δ - tr(Σ⁻¹ Cov Δ)/2,    Δ = ⟨g(c/ζ)⟩_teacher - ⟨g(c)⟩_student,    Σ = Cov_student(g)
@@ -20,13 +24,12 @@ def residual_kl(
     asks nothing of the flows; the second term removes the statistical bias. Error by the Gaussian law of Δ.
 
     Args:
-        large, small: ensembles at J and at J'.
-        blocked, own: their fields on the common lattice.
-        couplings, at: J and J'.
+        teacher, student: ensembles, their fields on the common lattice, J and J'.
         log_zeta: of the match.
     """
+    (large, blocked, couplings), (small, own, at) = teacher, student
     scale = own.square().mean().sqrt()
-    first = _statistics(blocked * float(torch.tensor(-log_zeta).exp()) / scale)
+    first = _statistics(blocked * math.exp(-log_zeta) / scale)
     second = _statistics(own / scale)
     mean_large, noise_large, _ = _weighted(first, large.weights(couplings), large.chain)
     mean_small, noise_small, covariance = _weighted(second, small.weights(at), small.chain)

@@ -70,7 +70,7 @@ def _ising() -> System:
     exact = {"critical_coupling": math.log(1 + math.sqrt(2)) / 2, **_ISING_CLASS}
     return System(
         "ising", IsingDualFamily.covering((8, 8), {"nearest": 0.5}), CouplingSpace(("nearest",), (0.38,), (0.50,)),
-        CouplingSpace(("nearest",), (0.418,), (0.462,)), ((0.40,), (0.48,)), correction=1.75, references=exact,
+        CouplingSpace(("nearest",), (0.428,), (0.453,)), ((0.40,), (0.48,)), correction=1.75, references=exact,
     )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def _ising_diagonal() -> System:
 def _phi4() -> System:
     fixed = Section(phi4_form_d((8, 8)), ("beta",), (0.0, 1.0), ((1.0,), (0.0,)))
     return System(
-        "phi4", fixed, CouplingSpace(("beta",), (0.60,), (0.76,)), CouplingSpace(("beta",), (0.65,), (0.71,)),
+        "phi4", fixed, CouplingSpace(("beta",), (0.60,), (0.76,)), CouplingSpace(("beta",), (0.667,), (0.695,)),
         ((0.62,), (0.74,)), _SOFT, 1.75, {"critical_coupling": 0.680605, **_ISING_CLASS},
     )  # fmt: skip
 
@@ -96,7 +96,7 @@ def _phi4_form_a() -> System:
     fixed = Section(phi4_form_a((8, 8)), ("quartic",), (-4.0, 0.0), ((0.0,), (1.0,)))
     return System(
         "phi4-form-a", fixed, CouplingSpace(("quartic",), (3.4,), (5.2,)),
-        CouplingSpace(("quartic",), (3.9,), (4.6,)), ((3.5,), (5.1,)), _SOFT, 1.75, dict(_ISING_CLASS),
+        CouplingSpace(("quartic",), (4.05,), (4.5,)), ((3.5,), (5.1,)), _SOFT, 1.75, dict(_ISING_CLASS),
     )  # fmt: skip
 
 
@@ -113,5 +113,5 @@ def _potts3() -> System:
     exact = {"critical_coupling": math.log(1 + math.sqrt(3)), "y_t": 1.2, "nu": 5 / 6, "delta_sigma": 2 / 15}
     return System(
         "potts3", PottsDualFamily.covering((8, 8), {"nearest": 1.1}, 3), CouplingSpace(("nearest",), (0.90,), (1.10,)),
-        CouplingSpace(("nearest",), (0.97,), (1.04,)), ((0.95,), (1.06,)), _POTTS, 0.8, exact,
+        CouplingSpace(("nearest",), (0.985,), (1.025,)), ((0.95,), (1.06,)), _POTTS, 0.8, exact,
     )  # fmt: skip
