@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -110,6 +110,14 @@ class Blocking:
     def _kept(self, dimension: int) -> tuple[slice, ...]:
         """The index of the sites that decimation keeps."""
         return (slice(None), *[slice(None, None, self.size)] * dimension)
+
+    def lift(self, claim: Symmetry) -> Symmetry:
+        """The symmetry of the fine field that acts as `claim` on the block field, generator by generator."""
+        if isinstance(claim, Translations):
+            return replace(claim, step=claim.step * self.size)
+        if self.kind == "average" and isinstance(claim, PointGroup | BlockPointGroup):
+            return BlockPointGroup(self.size * getattr(claim, "size", 1))
+        return claim
 
     def spectrum(self, spectrum: Tensor) -> Tensor:  # extents -> coarse extents
         """The covariance B C Bᵀ of the block field of a Gaussian field with the variances C(k), in FFT order too."""

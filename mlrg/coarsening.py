@@ -68,13 +68,11 @@ class Coarsening(Flow, ABC):
 
     def induced(self) -> Iterator[tuple[Transformation, Transformation]]:
         """Pairs (g, g') with block(g·x) = g'·block(x): what a symmetry of the field does to the block field."""
-        for claim in self.symmetries:
-            blocked: Symmetry = claim
-            if isinstance(claim, Translations):
-                blocked = Translations(claim.step // self.blocking.size)
-            if isinstance(claim, BlockPointGroup):
-                blocked = PointGroup()
-            yield from zip(claim.generators(self.field), blocked.generators(self.coarse))
+        internal = (claim for claim in self.symmetries if not isinstance(claim, Translations | BlockPointGroup))
+        for claim in dict.fromkeys((Translations(), PointGroup(), *internal)):
+            fine = self.blocking.lift(claim)
+            if fine.follows_from(self.symmetries):
+                yield from zip(fine.generators(self.field), claim.generators(self.coarse))
 
     def forward(self, parts: list[Tensor]) -> tuple[Tensor, Tensor]:
         """normflows' name for `merge`."""
@@ -115,9 +113,8 @@ class OrthogonalSplit(Coarsening):
             raise TypeError(f"expected real fields on sites, got {field}: use FieldSpace(lattice)")
         blocking.coarse(field.lattice)
         self.field, self.blocking = field, blocking
-        points = PointGroup() if blocking.kind == "decimation" else BlockPointGroup(blocking.size)
         colours = (ColourPermutations(field.target.n + 1),) if field.target.n > 1 else ()
-        self.symmetries = (Translations(blocking.size), points, SignFlip(), *colours)
+        self.symmetries = tuple(map(blocking.lift, (Translations(), PointGroup(), SignFlip(), *colours)))
         line = torch.eye(blocking.size) if blocking.kind == "decimation" else cosine_basis(blocking.size)
         self.register_buffer("basis", reduce(torch.kron, [line] * field.lattice.dimension).to(dtype), persistent=False)
 

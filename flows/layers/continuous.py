@@ -141,7 +141,7 @@ class ContinuousFlow(Bijection):
         if lattice.extents[-1] % 2 == 0:
             weight[..., -1] = 1.0
         weighted = spectrum * weight / lattice.volume  # Σ_half grid of this times f̂ is the sum over all k, over V
-        omega, nu, phase = torch.tensor(self.spec.features(), dtype=torch.float64).T
+        omega, nu, phase = torch.tensor(self.spec.features(), dtype=torch.float64).reshape(-1, 3).T
         trace = self._diagonal(torch.cat([smooth, torch.ones_like(smooth[:1])]), spectrum)  # (h + 1, b, *cell)
         sines = torch.einsum("hb...,f->hfb...", trace[:-1], omega).flatten(0, 1)
         kappa = torch.cat([sines, trace[-1:]])
@@ -293,7 +293,7 @@ class ContinuousFlow(Bijection):
         overlap = (self._hat(score).conj()[:, None] * hats).real.flatten(2) @ self.weighted.T
         sums = self._cell_sums(cosine)
         sites = self.domain.lattice.volume / math.prod(sums.shape[2:])
-        sums = torch.cat([sums, torch.full_like(sums[:, :1], sites)], 1)
+        sums = torch.cat([sums, sums.new_full((len(sums), 1, *sums.shape[2:]), sites)], 1)
         return (overlap + torch.einsum("ba...,ak...->bak", sums, self.kappa)).unflatten(0, (n, -1)).sum(1)
 
     def _split(self, x: Tensor) -> Tensor:  # (batch, *event) -> (batch · colours, *extents)
@@ -366,6 +366,7 @@ class ContinuousFlow(Bijection):
             (3, 4): wide,
             (5,): VectorFieldSpec((1.0,), n_times=1, odd=False),
             (2, 2, 3): VectorFieldSpec((0.8,), n_times=2),
+            (3,): VectorFieldSpec((), n_times=1),
             (4, 2): details,
             (6,): replace(details, blocking="decimation", odd=False, smoothing=()),
             (2, 3): VectorFieldSpec((0.5, 1.0), tails=(1.0,), n_times=2, odd=False, colours=3),
