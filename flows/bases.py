@@ -13,7 +13,7 @@ from flows.distribution import Distribution, require_dtype
 from flows.spectral import multiply_modes, require_real_sites
 from lattices.action import Action
 from lattices.fields import Circle, FieldSpace, Links, Real, Sphere, Target
-from lattices.invariance import PointGroup, PointTransformation, SignFlip, Symmetry, Translations
+from lattices.invariance import ColourPermutations, PointGroup, PointTransformation, SignFlip, Symmetry, Translations
 from lattices.lattice import Lattice
 
 
@@ -93,7 +93,8 @@ class GaussianField(Distribution):
         scalar = FieldSpace(field.lattice)
         rotations = PointGroup().generators(scalar)
         isotropic = all(_invariant(self.spectrum, g.apply(self.spectrum[None], scalar)[0]) for g in rotations)
-        self.symmetries = (Translations(), SignFlip()) + (PointGroup(),) * isotropic
+        colours = (ColourPermutations(field.target.shape[0] + 1),) if field.target.shape else ()
+        self.symmetries = (Translations(), SignFlip()) + (PointGroup(),) * isotropic + colours
 
     @classmethod
     def free(cls, lattice: Lattice, mass_squared: float, dtype: torch.dtype = torch.float64) -> GaussianField:

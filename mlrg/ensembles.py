@@ -23,6 +23,12 @@ class Ensemble(NamedTuple):
     log_base: Tensor  # (n,), float64, up to a constant
     chain: Tensor  # (n,), integers
 
+    def part(self, fraction: float) -> Ensemble:
+        """The first chains, this fraction of them and at least one."""
+        ids = self.chain.unique()
+        kept = self.chain <= ids[max(0, round(fraction * len(ids)) - 1)]
+        return Ensemble(self.family, self.x[kept], self.log_base[kept], self.chain[kept])
+
     def log_weights(self, couplings: Tensor) -> Tensor:  # (n_couplings,) -> (n,)
         """log w_i(J), not normalised."""
         return -self.family.energy(self.x, couplings) - self.log_base

@@ -23,7 +23,9 @@ from flows.spectral import multiply_modes
 from flows.updates.natural import sample_tangents
 from lattices.blocking import Blocking
 from lattices.fields import FieldSpace
+from lattices.invariance import shared_symmetries
 from lattices.lattice import Lattice
+from mlrg.coarsening import HAAR
 from mlrg.couplings import CouplingSpace
 
 
@@ -42,7 +44,7 @@ class Details(nn.Module):
         blocking: B.
     """
 
-    def __init__(self, base: GaussianField, bijection: Bijection, blocking: Blocking = Blocking()) -> None:
+    def __init__(self, base: GaussianField, bijection: Bijection, blocking: Blocking = HAAR) -> None:
         super().__init__()
         if base.field != bijection.domain or getattr(bijection, "blocking", None) != blocking:
             raise ValueError(f"expected a flow on {base.field} that keeps {blocking}, got {bijection}: set its blocking")
@@ -98,7 +100,7 @@ class HierarchicalFlow(Distribution):
         coarsest: the flow of the coarsest lattice.
         details: the levels, coarse → fine, each starting where the one before ends.
         couplings: the space of J, or None for a flow without couplings.
-    Symmetries: those of the finest level: translations by blocks, their point group, Z₂ or colours.
+    Symmetries: translations by blocks of the coarsest cells, the point group about their centres, Z₂ or colours.
     """
 
     def __init__(
@@ -114,7 +116,10 @@ class HierarchicalFlow(Distribution):
         if self.n_context != (len(couplings.names) if couplings else 0):
             raise ValueError(f"expected flows of {couplings} couplings, got context {self.n_context}: make them agree")
         self.field = spaces[-1]
-        self.symmetries = details[-1].bijection.symmetries if details else coarsest.symmetries
+        self.symmetries = coarsest.symmetries
+        for level in details:
+            lifted = tuple(level.blocking.lift(claim) for claim in self.symmetries)
+            self.symmetries = shared_symmetries(lifted, level.base.symmetries, level.bijection.symmetries)
 
     @property
     def levels(self) -> list[Details]:

@@ -1,4 +1,4 @@
-"""Learning a moderator from lessons: least squares in the metric of the likelihood, and replicas that carry its errors."""
+"""Learning a moderator from lessons: least squares in the metric of their errors, and replicas that carry its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.functional import jacobian
 from torch.func import functional_call
 
 from mlrg.lessons import Lesson
@@ -82,9 +81,7 @@ class Learned(NamedTuple):
         return _monomials(self.moderator, couplings) @ self.responses[replica]
 
 
-def learn(
-    moderator: Moderator, lessons: Sequence[Lesson], ridge: float = 1.0, n_steps: int = 300
-) -> Learned:
+def learn(moderator: Fitted, lessons: Sequence[Lesson], ridge: float = 1.0, n_steps: int = 300) -> Learned:
     """Fit a moderator to lessons, in place, and make its replicas.
 
         minimise Σ_k (M(J_k) - J'_k)ᵀ Σ_k⁻¹ (M(J_k) - J'_k) + Σ_k |(∂M(J_k) - ∂J'_k)/δ_k|² + ridge |θ|²
@@ -146,7 +143,7 @@ def _profiled(metric: Tensor) -> Tensor:  # (n + 1, n + 1) -> (n, n)
     return metric[:-1, :-1] - torch.outer(metric[:-1, -1], metric[-1, :-1]) / metric[-1, -1]
 
 
-def _outputs(moderator: Moderator, couplings: Tensor) -> Tensor:  # (k, n) -> (k, n + n²)
+def _outputs(moderator: Fitted, couplings: Tensor) -> Tensor:  # (k, n) -> (k, n + n²)
     """M(J) and ∂M/∂J, differentiable in the parameters."""
     values = [moderator(couplings)]
     for i in range(couplings.shape[1]):
@@ -155,7 +152,7 @@ def _outputs(moderator: Moderator, couplings: Tensor) -> Tensor:  # (k, n) -> (k
     return torch.cat(values, 1)
 
 
-def _minimise(moderator: Moderator, data: _Data, ridge: float, n_steps: int) -> float:
+def _minimise(moderator: Fitted, data: _Data, ridge: float, n_steps: int) -> float:
     """Full-batch LBFGS; returns the mean excess KL, in nats per common field."""
     parameters = [p for p in moderator.parameters() if p.requires_grad]
     optimiser = torch.optim.LBFGS(parameters, max_iter=n_steps, history_size=50, line_search_fn="strong_wolfe")
@@ -174,7 +171,7 @@ def _minimise(moderator: Moderator, data: _Data, ridge: float, n_steps: int) -> 
     return float(0.5 * torch.einsum("ki,kij,kj->k", error, data.metric, error).mean())
 
 
-def _replicas(moderator: Moderator, data: _Data, ridge: float) -> tuple[list[Moderator], float]:
+def _replicas(moderator: Fitted, data: _Data, ridge: float) -> tuple[list[Linearised], float]:
     """The fitted parameters moved by Gauss–Newton to each replicate of the lessons; and √(χ²/dof), at least 1."""
     names, values = zip(*((k, v.detach()) for k, v in moderator.named_parameters()))
     flat, sizes = torch.cat([v.flatten() for v in values]), [v.numel() for v in values]
@@ -190,9 +187,7 @@ def _replicas(moderator: Moderator, data: _Data, ridge: float) -> tuple[list[Mod
     fisher = torch.einsum("kip,kiq->pq", weighted, slope)
     response = torch.linalg.solve(fisher + ridge * torch.eye(len(flat)).to(flat), weighted.flatten(0, 1).T)
     steps = torch.einsum("pk,kb->bp", response, data.images.movedim(1, -1).flatten(0, 1))
-    replicas = [deepcopy(moderator) for _ in steps]
-    for replica, step in zip(replicas, steps):
-        nn.utils.vector_to_parameters(flat + step, replica.parameters())
+    replicas = [Linearised(moderator, step) for step in steps]
     freedom = error.numel() - float(torch.einsum("pk,kp->", response, slope.flatten(0, 1)))
     chi_squared = float(torch.einsum("ki,kij,kj->", error, data.precision, error))
     return replicas, max(1.0, (chi_squared / max(freedom, 1.0)) ** 0.5)
@@ -201,7 +196,7 @@ def _replicas(moderator: Moderator, data: _Data, ridge: float) -> tuple[list[Mod
 class _Outputs(nn.Module):
     """`_outputs` as a module, for `functional_call`."""
 
-    def __init__(self, moderator: Moderator) -> None:
+    def __init__(self, moderator: Fitted) -> None:
         super().__init__()
         self.moderator = moderator
 

@@ -58,12 +58,14 @@ class Matching:
         n_replicates: of the bootstrap over chains (or independent samples).
         smallest_ess: refuse ensembles whose effective fraction is below.
         rounds: at most so many fresh student ensembles.
+        first_look: fraction of the fields that the first round looks at.
         overlap: the last student ensemble keeps this fraction of its effective size at the image.
     """
 
     n_replicates: int = 100
     smallest_ess: float = 0.02
     rounds: int = 6
+    first_look: float = 0.25
     overlap: float = 0.7
 
     def __post_init__(self) -> None:
@@ -92,16 +94,19 @@ def teach(
         start: first guess of J' (n,); J itself if None.
     """
     large = _trusted(teacher(couplings, generator), couplings, "teacher", matching)
-    blocked = _block(large.x, student, n_teacher_blockings)
     image = torch.cat([couplings if start is None else start, couplings.new_full((1,), math.nan)])
-    for _ in range(matching.rounds):
+    for k in range(matching.rounds):
+        whole = large if k else large.part(matching.first_look)
+        blocked = _block(whole.x, student, n_teacher_blockings)
         image[:-1] = _inside(student.teacher.space, image[:-1])
         at = image[:-1].clone()
         small = _trusted(draw_student(at, generator), at, "student", matching)
+        small = small if k else small.part(matching.first_look)
         if image[-1].isnan():
-            image[-1] = _first_scale(blocked, large.weights(couplings), student.block(small.x), small.weights(at))
-        image, moments = _newton_steps(_Pair(large, blocked, couplings, small, student, at), image)
-        if small.ess(image[:-1]) > matching.overlap * small.ess(at) and _interior(student.teacher.space, image[:-1]):
+            image[-1] = _first_scale(blocked, whole.weights(couplings), student.block(small.x), small.weights(at))
+        image, moments = _solve(_Pair.of(whole, blocked, couplings, small, student, image), image)
+        overlap = small.ess(_inside(student.teacher.space, image[:-1])) / small.ess(at)
+        if k and overlap > matching.overlap and _interior(student.teacher.space, image[:-1]):
             break
     else:
         raise ValueError(
@@ -119,24 +124,52 @@ def teach(
 
 
 class _Pair(NamedTuple):
-    """Two ensembles at hand, and the couplings `at` that the statistic f is evaluated at."""
+    """Two ensembles and the statistic f at the couplings and the scale that the student was drawn at.
+
+    The teacher's f(c/ζ) is interpolated in log ζ by a parabola through three scales.
+    """
 
     large: Ensemble
     blocked: Tensor
     couplings: Tensor
     small: Ensemble
-    student: Student
-    at: Tensor
+    own: Tensor
+    own_scores: Tensor
+    scores: tuple[Tensor, Tensor, Tensor]
+    log_scale: float
+
+    @classmethod
+    def of(
+        cls, large: Ensemble, blocked: Tensor, couplings: Tensor, small: Ensemble, student: Student, image: Tensor
+    ) -> _Pair:
+        at, centre, own = image[:-1].clone(), float(image[-1]), student.block(small.x)
+        low, middle, high = (student.scores(blocked * math.exp(-centre - h), at) for h in (-_SPAN, 0.0, _SPAN))
+        bend = (high - 2 * middle + low) / (2 * _SPAN**2)
+        terms = (middle, (high - low) / (2 * _SPAN), bend)
+        return cls(large, blocked, couplings, small, own, student.scores(own, at), terms, centre)
+
+    def teacher_scores(self, log_zeta: float) -> tuple[Tensor, Tensor]:
+        """f(c/ζ) and its derivative in log ζ."""
+        u = log_zeta - self.log_scale
+        value, slope, bend = self.scores
+        return value + u * slope + u * u * bend, slope + 2 * u * bend
 
 
-def _newton_steps(pair: _Pair, image: Tensor, n_steps: int = 3) -> tuple[Tensor, _Moments]:
-    """The solution (J', log ζ) by Newton steps with the fields kept and reweighted, and the moments there."""
-    own = pair.student.scores(pair.student.block(pair.small.x), pair.at)
-    for step in range(n_steps):
-        moments = _Moments.measure(pair, own, image)
-        if step < n_steps - 1:
-            image = image + moments.solve()
-            image[:-1] = _inside(pair.student.teacher.space, image[:-1])
+_SPAN = 0.05  # of the parabola in log ζ
+
+
+def _solve(pair: _Pair, image: Tensor, n_steps: int = 8) -> tuple[Tensor, _Moments]:
+    """The solution (J', log ζ) by Newton steps with the fields kept and reweighted, and the moments there.
+
+    A step in the scale is held within two spans; fields that hardly overlap with the image end the round.
+    """
+    moments = _Moments.measure(pair, image)
+    for _ in range(n_steps):
+        step = moments.solve()
+        image = image + step * min(1.0, 2 * _SPAN / max(1e-300, float(step[-1].abs())))
+        if pair.small.ess(image[:-1]) < 0.1 * pair.small.ess(image[:-1] - step[:-1]):
+            break
+        moments = _Moments.measure(pair, image)
     return image, moments
 
 
@@ -146,18 +179,18 @@ class _Moments(NamedTuple):
     large: Tensor  # (n_chains, columns)
     small: Tensor
     scale: Tensor  # (n + 1,): R_ζ = ∂R/∂log ζ
+    log_zeta: float
     n: int
 
     @classmethod
-    def measure(cls, pair: _Pair, own: Tensor, image: Tensor) -> _Moments:
-        zeta = float(image[-1].exp())
-        first, low, high = (pair.student.scores(pair.blocked / (zeta * math.exp(h)), pair.at) for h in (0, -0.02, 0.02))
-        weights = pair.large.weights(pair.couplings)
-        block = pair.student.block(pair.small.x)
+    def measure(cls, pair: _Pair, image: Tensor) -> _Moments:
+        first, slope = pair.teacher_scores(float(image[-1]))
+        weights, own_weights = pair.large.weights(pair.couplings), pair.small.weights(image[:-1])
         return cls(
-            _products(first, pair.large.operators(pair.couplings), pair.blocked / zeta, pair.large, weights),
-            _products(own, pair.small.operators(image[:-1]), block, pair.small, pair.small.weights(image[:-1])),
-            weights @ (high - low) / 0.04,
+            _products(first, pair.large.operators(pair.couplings), pair.blocked, pair.large, weights),
+            _products(pair.own_scores, pair.small.operators(image[:-1]), pair.own, pair.small, own_weights),
+            weights @ slope,
+            float(image[-1]),
             len(pair.couplings),
         )
 
@@ -171,7 +204,7 @@ class _Moments(NamedTuple):
 
     def odd(self) -> Tensor:
         """∂h'/∂h of a source coupled to the field, by linear response at h = 0."""
-        return _odd(self.large.sum(0), self.small.sum(0))
+        return math.exp(-self.log_zeta) * _odd(self.large.sum(0), self.small.sum(0))
 
     def metric(self) -> Tensor:
         """Cov(f) in the student's ensemble."""
@@ -184,7 +217,7 @@ class _Moments(NamedTuple):
         pairs = list(zip(*draws))
         steps = torch.stack([_newton(a, b, self.scale, self.n) for a, b in pairs])
         jacobians = torch.stack([_response(a, b, self.scale, self.n) for a, b in pairs])
-        return steps, jacobians, torch.stack([_odd(a, b) for a, b in pairs])
+        return steps, jacobians, torch.stack([_odd(a, b) for a, b in pairs]) * math.exp(-self.log_zeta)
 
 
 def _products(scores: Tensor, operators: Tensor, blocked: Tensor, ensemble: Ensemble, weights: Tensor) -> Tensor:

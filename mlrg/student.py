@@ -26,6 +26,7 @@ class Student:
     def __init__(self, teacher: Teacher, n_blockings: int) -> None:
         self.teacher, self.n_blockings = teacher, n_blockings
         self.marginal = teacher.flow.marginal(n_blockings)
+        self._swift = teacher.precise(teacher.recipe.n_steps, "rk4").flow.marginal(n_blockings)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -43,7 +44,10 @@ class Student:
             return torch.cat([self.marginal.log_prob(part, context) for part in c.split(self._rows(chunk))])
 
     def scores(self, c: Tensor, couplings: Tensor, chunk: int = 2**16) -> Tensor:  # -> (n, n_couplings + 1)
-        """f_a and f_ζ of blocked fields at J: one forward and one backward pass."""
+        """f_a and f_ζ of blocked fields at J: one forward and one backward pass with the integrator of the training.
+
+        Any function of the fields may serve as a statistic, so these need not be precise to the last digit.
+        """
         couplings = self.teacher.space.require(couplings)
         return torch.cat([self._scores(part, couplings) for part in c.split(self._rows(chunk))])
 
@@ -51,7 +55,7 @@ class Student:
         with torch.enable_grad():
             context = couplings.detach().expand(len(c), -1).clone().requires_grad_()
             c = c.detach().requires_grad_()
-            total = self.marginal.log_prob(c, context).sum()
+            total = self._swift.log_prob(c, context).sum()
             by_coupling, by_field = torch.autograd.grad(total, (context, c))
         radial = (by_field * c).flatten(1).sum(1) + c[0].numel()
         return torch.cat([by_coupling, -radial[:, None]], 1).detach()

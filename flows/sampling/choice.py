@@ -40,7 +40,7 @@ def sampler_for(action: Action) -> Kernel:
     if action.field.target == Spins():
         return SwendsenWang(action)
     if _has_sign_clusters(action):
-        return Composite((SwendsenWang(action), HMC(action, _cautious_step(action), 3, jitter=0.1)))
+        return Composite((SwendsenWang(action), HMC(action, _cautious_step(action), 10, jitter=0.1)))
     return HMC(action, _cautious_step(action), 10, jitter=0.1)
 
 

@@ -120,7 +120,8 @@ def sample_tangents(
     parameters = _trained(flow)
     if hasattr(flow, "sample_tangents"):
         return flow.sample_tangents(n, context, generator)
-    if isinstance(flow, Transformed) and hasattr(flow.bijection, "push_tangents") and set(parameters) == set(flow.bijection.parameters()):
+    own = set(flow.bijection.parameters()) if isinstance(flow, Transformed) else set()
+    if isinstance(flow, Transformed) and hasattr(flow.bijection, "push_tangents") and set(parameters) == own:
         z, log_prob = flow.base.sample_with_log_prob(n, context, generator)
         pushed, tangents = flow.bijection.push_tangents(z, flow.base.score(z, context), context)
         return pushed.x, log_prob - pushed.log_det, tangents
