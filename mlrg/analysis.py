@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from lattices.statistics import Estimate
-from mlrg.course import Course, learned_from
+from mlrg.course import Course, around, learned_from, region
 from mlrg.exponents import Exponents, exponents
 from mlrg.fixed_points import FixedPoint, critical_point, newton
 from mlrg.learning import Learned
@@ -19,9 +19,7 @@ from mlrg.systems import System
 QUANTITIES = ("critical_coupling", "y_t", "nu", "delta_sigma", "y_h")
 
 
-def analyse(
-    course: Course, which: System, lessons: dict[tuple[int, int], list[Lesson]]
-) -> dict[str, Any]:
+def analyse(course: Course, which: System, lessons: dict[tuple[int, int], list[Lesson]]) -> dict[str, Any]:
     """Everything that is read off, as plain JSON: `pairs`, one for each (student, common lattice), and the answers.
 
     Each answer has value, error (statistical and systematic in quadrature), statistical, systematic, and reference
@@ -41,9 +39,11 @@ def pair_results(course: Course, which: System, extent: int, common: int, lesson
         "ess": torch.stack([lesson.ess for lesson in lessons]).min(0).values.tolist(),
     }  # fmt: skip
     try:
-        point = critical_point(learned.moderator, which.lessons, torch.Generator().manual_seed(course.seed + 2))
+        taken = region(which, lessons)
+        generator = torch.Generator().manual_seed(course.seed + 2)
+        point = critical_point(learned.moderator, around(taken, taken.centre, 1.5), generator)
         found = exponents(learned, point, len(which.family.field.lattice.extents))
-        crossing = critical_surface(learned, which, point)
+        crossing = found.couplings[0] if len(taken.names) == 1 else critical_surface(learned, which, point)
     except ValueError as problem:
         return {**head, "problem": str(problem)}
     return {**head, **_plain(which, point, found), "critical_coupling": crossing, **_monotone(learned, which, point)}
@@ -53,7 +53,7 @@ def critical_surface(learned: Learned, which: System, point: FixedPoint) -> Esti
     """Where the system's segment crosses the critical surface: the first coupling that differs between its ends."""
     low, high = which.segment
     axis = int((high - low).abs().argmax())
-    points = [point, *(newton(replica, point.couplings) for replica in learned.replicas)]
+    points = [point, *(newton(replica, point.couplings) or point for replica in learned.replicas)]
     rows = critical_couplings(learned, which.space, points, (low, high))[:, axis]
     low_q, high_q = (float(torch.quantile(rows[1:], q)) for q in (0.1587, 0.8413))
     return Estimate(float(rows[0]), (high_q - low_q) / 2, len(rows) - 1)
@@ -69,7 +69,7 @@ def _plain(which: System, point: FixedPoint, found: Exponents) -> dict[str, Any]
 
 
 def _monotone(learned: Learned, which: System, point: FixedPoint) -> dict[str, Any]:
-    """C along the flow lines from both ends of the segment and from the fixed point's neighbourhood, if there is one."""
+    """The largest rise of C along the flow lines that leave the critical point on both sides, if there is a C."""
     if not hasattr(learned.moderator, "monotone"):
         return {}
     starts = [point.couplings + side * 0.05 * which.lessons.scale for side in (-1, 1)]
@@ -85,5 +85,6 @@ def _answer(name: str, which: System, pairs: list[dict[str, Any]]) -> dict[str, 
     ]
     if not series:
         return {"value": None, "reason": "no critical point was found", "reference": which.references.get(name)}
-    answer = infinite_volume(series, which.correction, shift=which.references.get("y_t", 1.0) * (name == "critical_coupling"))
+    shift = which.references.get("y_t", 1.0) if name == "critical_coupling" else 0.0
+    answer = infinite_volume(series, which.correction, shift)
     return {**answer, "reference": which.references.get(name)}

@@ -7,9 +7,11 @@ a seed of its own, so that a killed course resumes where it was and ends with th
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +22,15 @@ from tqdm import tqdm
 from flows import runs
 from flows.sampling.choice import equilibrated
 from lattices.action import Family
+from mlrg.couplings import CouplingSpace
 from mlrg.ensembles import Ensemble
 from mlrg.fixed_points import critical_point
-from mlrg.learning import Learned, Moderator, learn
+from mlrg.learning import Learned, learn
 from mlrg.lessons import Draw, Lesson, Matching, teach
 from mlrg.moderator import GradientFlow, SmoothMap
+from mlrg.promotion import PromotedStudent
 from mlrg.proposals import propose, spread
-from mlrg.student import Student
+from mlrg.student import FlowStudent, Student
 from mlrg.systems import System, system
 from mlrg.teacher import Teacher
 
@@ -39,7 +43,8 @@ class Course:
 
     Args:
         system: a name of `mlrg.systems`.
-        extents: of the students; teachers have twice as many sites along each axis.
+        extents: of the students, each twice the one before: the first has a flow, the others' likelihoods are what
+            the lessons before them predict. Teachers have twice as many sites along each axis.
         common: extents of the common lattices that they are blocked to.
         n_lessons: couplings spread evenly over the system's lessons.
         n_proposed: couplings after that, proposed by the moderator near its fixed points.
@@ -69,12 +74,13 @@ class Course:
         if self.source not in ("auto", "flow", "chains"):
             raise ValueError(f'expected source "auto", "flow" or "chains", got {self.source!r}: choose one')
         if self.moderator not in MODERATORS:
-            raise ValueError(f"expected a moderator, one of {', '.join(MODERATORS)}, got {self.moderator!r}: choose one")
+            raise ValueError(f"expected moderator {' or '.join(MODERATORS)}, got {self.moderator!r}: choose one")
         if min(self.n_lessons, self.n_samples // 100) < 1 or self.n_proposed < 0 or self.seed < 0:
             raise ValueError(f"expected n_lessons >= 1, n_samples >= 100, n_proposed >= 0, seed >= 0, got {self}")
-        for extent in self.extents:
-            for common in self.common:
-                blockings(extent, common)
+        for extent, common in product(self.extents, self.common):
+            blockings(extent, common)
+        if any(b != 2 * a for a, b in pairwise(sorted(self.extents))):
+            raise ValueError(f"expected extents that double, such as 8 16 32, got {self.extents}: leave none out")
 
 
 def blockings(extent: int, common: int) -> int:
@@ -107,113 +113,135 @@ def run_course(
     lessons: dict[tuple[int, int], list[Lesson]] = {}
     total = len(course.extents) * len(course.common) * (course.n_lessons + course.n_proposed)
     with tqdm(total=total, desc="lessons", disable=None) as bar:
-        for extent in course.extents:
-            classroom = _Classroom.of(course, chosen, teachers, extent)
-            for common in course.common:
-                lessons[extent, common] = []
-                for lesson in classroom.lessons(common, folder, report):
-                    lessons[extent, common].append(lesson)
-                    bar.update()
-    return lessons
+        for common in course.common:
+            classroom: Any = None
+            for extent in sorted(course.extents):
+                first = classroom is None
+                classroom = _Classroom.first(course, chosen, teachers, extent, common) if first else classroom.next()
+                lessons[extent, common] = list(classroom.lessons(folder, report, bar.update))
+    return dict(sorted(lessons.items()))
 
 
-def new_moderator(course: Course, which: System) -> Moderator:
-    """The identity map of the course's kind on the couplings of the system."""
-    generator = torch.Generator().manual_seed(course.seed)
-    n = len(which.space.names)
-    return MODERATORS[course.moderator](n, which.lessons.centre, which.lessons.scale, course.hidden, generator)
+def region(which: System, lessons: list[Lesson]) -> CouplingSpace:
+    """The box that lessons were taken in; the system's own around a single one."""
+    taken = torch.stack([lesson.couplings for lesson in lessons])
+    low, high = taken.min(0).values, taken.max(0).values
+    if bool((high > low).all()):
+        return CouplingSpace(which.space.names, tuple(low.tolist()), tuple(high.tolist()), which.space.odd)
+    return around(which.lessons, taken.mean(0), 1.0)
 
 
 def learned_from(course: Course, which: System, lessons: list[Lesson]) -> Learned:
-    """The moderator of these lessons, and its replicas. Deterministic."""
-    return learn(new_moderator(course, which), lessons)
+    """The moderator of these lessons, of the course's kind, and its replicas. Deterministic."""
+    if not lessons:
+        raise ValueError("expected lessons, got none: all were refused; see what the course reported")
+    where, generator = region(which, lessons), torch.Generator().manual_seed(course.seed)
+    kind = MODERATORS[course.moderator]
+    moderator = kind(len(where.names), where.centre, where.scale, course.hidden, generator)
+    return learn(moderator, lessons)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class _Classroom:
-    """Teacher and student of one size."""
+    """A student, its teacher of twice the size, and where lessons are taken."""
 
     course: Course
     system: System
-    teacher: Teacher
-    draw_large: Draw
-    draw_small: Draw
+    teachers: Callable[[int], Teacher]
+    student: Student
+    where: CouplingSpace
+    common: int
+    done: list[Lesson]
 
     @classmethod
-    def of(cls, course: Course, which: System, teachers: Callable[[int], Teacher], extent: int) -> _Classroom:
-        small = teachers(extent)
-        large_family = small.family.on(tuple(2 * n for n in small.family.field.lattice.extents))
-        draws = []
-        for family, side in ((large_family, 2 * extent), (small.family, extent)):
-            teacher = _flow_source(course, teachers, side)
-            draws.append(_flow_draw(teacher, course) if teacher else _chain_draw(family, course))
-        return cls(course, which, small, draws[0], draws[1])
+    def first(
+        cls, course: Course, which: System, teachers: Callable[[int], Teacher], extent: int, common: int
+    ) -> _Classroom:
+        """The smallest student: the marginal of a flow."""
+        student = FlowStudent(teachers(extent), blockings(extent, common))
+        return cls(course, which, teachers, student, which.lessons, common, [])
 
-    def lessons(self, common: int, folder: Path | None, report: Callable[[str], None]) -> Iterator[Lesson]:
+    def next(self) -> _Classroom:
+        """The student of twice the size, as this one's lessons predict it; its lessons are twice as close to J*."""
+        learned = learned_from(self.course, self.system, self.done)
+        generator = torch.Generator().manual_seed(self.course.seed + 2)
+        point = critical_point(learned.moderator, around(self.where, self.where.centre, 1.5), generator).couplings
+        student = PromotedStudent(self.student, learned, around(self.where, point, 1.1))
+        return replace(self, student=student, where=around(self.where, point, 0.5), done=[])
+
+    @property
+    def extent(self) -> int:
+        """Of the student."""
+        return self.student.family.field.lattice.extents[0]
+
+    def lessons(
+        self, folder: Path | None, report: Callable[[str], None], tick: Callable[[], object]
+    ) -> Iterator[Lesson]:
         """One by one: read back, or taught and written."""
-        extent = self.teacher.extent
-        n_blockings, done = blockings(extent, common), []
-        student = Student(self.teacher, n_blockings)
+        draws = [self._draw(2 * self.extent), self._draw(self.extent)]
         for k in range(self.course.n_lessons + self.course.n_proposed):
-            path = folder / "lessons" / f"{extent}-{common}-{k}.pt" if folder else None
+            path = folder / "lessons" / f"{self.extent}-{self.common}-{k}.pt" if folder else None
             lesson = _read(path) if path and path.is_file() else None
             if lesson is None:
                 started = time.perf_counter()
                 try:
-                    lesson = self._teach(student, self._couplings(k, done), extent, common, k)
+                    lesson = self._teach(draws, k)
                 except ValueError as refusal:
-                    report(f"lesson {k} of {extent} → {common} was refused: {refusal}")
+                    report(f"lesson {k} of {self.extent} on {self.common} was refused: {refusal}")
                     continue
                 if path:
                     _write(path, lesson)
-                report(_line(self.system, lesson, common, time.perf_counter() - started))
-            done.append(lesson)
+                report(_line(self.system, lesson, self.common, time.perf_counter() - started))
+            self.done.append(lesson)
+            tick()
             yield lesson
 
-    def _couplings(self, k: int, done: list[Lesson]) -> Tensor:
+    def _couplings(self, k: int) -> Tensor:
         if k < self.course.n_lessons:
-            return spread(self.system.lessons, self.course.n_lessons)[k]
-        learned = learned_from(self.course, self.system, done)
+            return spread(self.where, self.course.n_lessons)[k]
+        learned = learned_from(self.course, self.system, self.done)
         generator = torch.Generator().manual_seed(self.course.seed + 1000 + k)
-        return propose(learned.moderator, self.system.lessons, 8, generator)[0]
+        return propose(learned.moderator, self.where, 8, generator)[0]
 
-    def _teach(self, student: Student, couplings: Tensor, extent: int, common: int, k: int) -> Lesson:
-        seed = ((self.course.seed * 1009 + extent) * 1009 + common) * 1009 + k
-        generator = torch.Generator().manual_seed(seed)
+    def _teach(self, draws: list[Draw], k: int) -> Lesson:
+        seed = ((self.course.seed * 1009 + self.extent) * 1009 + self.common) * 1009 + k
+        couplings, centre = self._couplings(k), self.where.centre
         matching = Matching(n_replicates=self.course.n_replicates)
-        return teach(
-            couplings, self.draw_large, student, self.draw_small, generator,
-            n_teacher_blockings=student.n_blockings + 1, start=self._guess(couplings), matching=matching,
-        )  # fmt: skip
+        start = centre + 2 * (couplings - centre)
+        generator = torch.Generator().manual_seed(seed)
+        return teach(couplings, draws[0], self.student, draws[1], generator, start=start, matching=matching)
 
-    def _guess(self, couplings: Tensor) -> Tensor:
-        """Twice as far from the middle of the lessons."""
-        centre = self.system.lessons.centre
-        return centre + 2 * (couplings - centre)
+    def _draw(self, extent: int) -> Draw:
+        """From the flow of that extent if there is one and it is good enough, else from chains."""
+        teacher = self._flow(extent) if self.course.source != "chains" else None
+        if teacher is not None:
+            return lambda couplings, generator: teacher.draw(couplings, self.course.n_samples, generator)
+        family = self.system.family.on((extent,) * len(self.system.family.field.lattice.extents))
+        return _chain_draw(family, self.course.n_samples)
 
-
-def _flow_source(course: Course, teachers: Callable[[int], Teacher], extent: int) -> Teacher | None:
-    """The flow to draw from, or None for chains."""
-    if course.source == "chains":
-        return None
-    try:
-        teacher = teachers(extent)
-    except ValueError:
-        if course.source == "flow":
-            raise
-        return None
-    centre = system(course.system).lessons.centre if course.system else teacher.space.centre
-    good = teacher.draw(centre, 1000, torch.Generator().manual_seed(course.seed)).ess(centre) >= 0.2
-    return teacher if good or course.source == "flow" else None
-
-
-def _flow_draw(teacher: Teacher, course: Course) -> Draw:
-    return lambda couplings, generator: teacher.draw(couplings, course.n_samples, generator)
+    def _flow(self, extent: int) -> Teacher | None:
+        try:
+            teacher = self.teachers(extent)
+        except ValueError:
+            if self.course.source == "flow":
+                raise
+            return None
+        if self.course.source == "flow":
+            return teacher
+        centre = self.where.centre
+        ess = teacher.draw(centre, 1000, torch.Generator().manual_seed(self.course.seed)).ess(centre)
+        return teacher if ess >= 0.2 else None
 
 
-def _chain_draw(family: Family, course: Course, n_per_chain: int = 50) -> Draw:
+def around(space: CouplingSpace, point: Tensor, factor: float) -> CouplingSpace:
+    """The same box, scaled and moved to a point."""
+    half = space.scale * factor
+    return CouplingSpace(space.names, tuple((point - half).tolist()), tuple((point + half).tolist()), space.odd)
+
+
+def _chain_draw(family: Family, n_samples: int, n_per_chain: int = 50) -> Draw:
     def draw(couplings: Tensor, generator: torch.Generator) -> Ensemble:
-        n_chains = max(50, course.n_samples // n_per_chain)
+        n_chains = max(50, n_samples // n_per_chain)
         x = equilibrated(family.at(couplings), n_chains, n_per_chain, generator, n_warm_up=40, spacing=2)
         x, chain = x.flatten(0, 1), torch.arange(n_chains).repeat_interleave(x.shape[1])
         return Ensemble(family, x, -family.energy(x, couplings), chain)
@@ -233,8 +261,6 @@ def _opened(folder: Path, course: Course) -> Path:
     """The directory of a course; a ValueError if it belongs to another one."""
     config, mine = folder / "config.json", runs.plain(course)
     if config.is_file():
-        import json
-
         theirs = json.loads(config.read_text())
         if theirs != mine:
             different = sorted(key for key in mine if theirs.get(key) != mine[key])

@@ -70,7 +70,7 @@ class Matching:
 
     def __post_init__(self) -> None:
         if self.n_replicates < 2 or self.rounds < 1 or not 0 <= self.smallest_ess < 1 or not 0 < self.overlap < 1:
-            raise ValueError(f"expected n_replicates > 1, rounds > 0, 0 <= smallest_ess < 1, 0 < overlap < 1, got {self}")
+            raise ValueError(f"expected n_replicates > 1, rounds > 0, fractions between 0 and 1, got {self}: change it")
 
 
 def teach(
@@ -80,7 +80,6 @@ def teach(
     draw_student: Draw,
     generator: torch.Generator,
     *,
-    n_teacher_blockings: int,
     start: Tensor | None = None,
     matching: Matching = Matching(),
 ) -> Lesson:
@@ -90,23 +89,22 @@ def teach(
         couplings: J of the teacher (n,).
         teacher, draw_student: ensembles of the larger and the smaller lattice.
         student: the likelihood that is matched by.
-        n_teacher_blockings: brings the teacher to the student's common lattice.
         start: first guess of J' (n,); J itself if None.
     """
     large = _trusted(teacher(couplings, generator), couplings, "teacher", matching)
     image = torch.cat([couplings if start is None else start, couplings.new_full((1,), math.nan)])
     for k in range(matching.rounds):
         whole = large if k else large.part(matching.first_look)
-        blocked = _block(whole.x, student, n_teacher_blockings)
-        image[:-1] = _inside(student.teacher.space, image[:-1])
+        blocked = student.block(whole.x, student.n_blockings + 1)
+        image[:-1] = _inside(student.space, image[:-1])
         at = image[:-1].clone()
         small = _trusted(draw_student(at, generator), at, "student", matching)
         small = small if k else small.part(matching.first_look)
         if image[-1].isnan():
             image[-1] = _first_scale(blocked, whole.weights(couplings), student.block(small.x), small.weights(at))
         image, moments = _solve(_Pair.of(whole, blocked, couplings, small, student, image), image)
-        overlap = small.ess(_inside(student.teacher.space, image[:-1])) / small.ess(at)
-        if k and overlap > matching.overlap and _interior(student.teacher.space, image[:-1]):
+        overlap = small.ess(_inside(student.space, image[:-1])) / small.ess(at)
+        if k and overlap > matching.overlap and _interior(student.space, image[:-1]):
             break
     else:
         raise ValueError(
@@ -258,17 +256,8 @@ def _odd(large: Tensor, small: Tensor) -> Tensor:
 
 def _resampled(rows: Tensor, n_replicates: int, generator: torch.Generator) -> Tensor:  # -> (n_replicates, columns)
     draws = torch.randint(len(rows), (n_replicates, len(rows)), generator=generator)
-    counts = torch.zeros(n_replicates, len(rows), dtype=rows.dtype).scatter_add_(1, draws, torch.ones_like(draws, dtype=rows.dtype))
+    counts = rows.new_zeros(n_replicates, len(rows)).scatter_add_(1, draws, rows.new_ones(draws.shape))
     return counts @ rows
-
-
-def _block(x: Tensor, student: Student, n_blockings: int) -> Tensor:
-    level = student.teacher.flow.levels[-1].blocking if student.teacher.flow.levels else None
-    for _ in range(n_blockings):
-        if level is None:
-            raise ValueError("expected a hierarchical student, got a single level: train one with a coarser lattice")
-        x = level.down(x, student.teacher.family.field.lattice.dimension)
-    return x
 
 
 def _first_scale(blocked: Tensor, weights: Tensor, own: Tensor, own_weights: Tensor) -> float:
@@ -291,6 +280,6 @@ def _trusted(ensemble: Ensemble, couplings: Tensor, role: str, matching: Matchin
     if not ess >= matching.smallest_ess:
         raise ValueError(
             f"expected an effective sample fraction of {matching.smallest_ess} or more for the {role} at "
-            f"{couplings.tolist()}, got {ess:.2g}: train it longer, narrow the couplings, or use chains (source='chains')"
+            f"{couplings.tolist()}, got {ess:.2g}: train it longer, or correct its lessons by chains (source='chains')"
         )
     return ensemble
