@@ -135,6 +135,8 @@ class _Pair(NamedTuple):
     own_scores: Tensor
     scores: tuple[Tensor, Tensor, Tensor]
     log_scale: float
+    weights: Tensor
+    operators: Tensor
 
     @classmethod
     def of(
@@ -144,7 +146,8 @@ class _Pair(NamedTuple):
         low, middle, high = (student.scores(blocked * math.exp(-centre - h), at) for h in (-_SPAN, 0.0, _SPAN))
         bend = (high - 2 * middle + low) / (2 * _SPAN**2)
         terms = (middle, (high - low) / (2 * _SPAN), bend)
-        return cls(large, blocked, couplings, small, own, student.scores(own, at), terms, centre)
+        weights, operators = large.weights(couplings), large.operators(couplings)
+        return cls(large, blocked, couplings, small, own, student.scores(own, at), terms, centre, weights, operators)
 
     def teacher_scores(self, log_zeta: float) -> tuple[Tensor, Tensor]:
         """f(c/ζ) and its derivative in log ζ."""
@@ -164,10 +167,13 @@ def _solve(pair: _Pair, image: Tensor, n_steps: int = 8) -> tuple[Tensor, _Momen
     moments = _Moments.measure(pair, image)
     for _ in range(n_steps):
         step = moments.solve()
-        image = image + step * min(1.0, 2 * _SPAN / max(1e-300, float(step[-1].abs())))
-        if pair.small.ess(image[:-1]) < 0.1 * pair.small.ess(image[:-1] - step[:-1]):
-            break
+        step = step * min(1.0, 2 * _SPAN / max(1e-300, float(step[-1].abs())))
+        if pair.small.ess(image[:-1] + step[:-1]) < 0.1 * pair.small.ess(image[:-1]):
+            return image + step, moments
+        image = image + step
         moments = _Moments.measure(pair, image)
+        if bool((step.abs() < 1e-6 * (1 + image.abs())).all()):
+            break
     return image, moments
 
 
@@ -183,11 +189,11 @@ class _Moments(NamedTuple):
     @classmethod
     def measure(cls, pair: _Pair, image: Tensor) -> _Moments:
         first, slope = pair.teacher_scores(float(image[-1]))
-        weights, own_weights = pair.large.weights(pair.couplings), pair.small.weights(image[:-1])
+        own_weights = pair.small.weights(image[:-1])
         return cls(
-            _products(first, pair.large.operators(pair.couplings), pair.blocked, pair.large, weights),
+            _products(first, pair.operators, pair.blocked, pair.large, pair.weights),
             _products(pair.own_scores, pair.small.operators(image[:-1]), pair.own, pair.small, own_weights),
-            weights @ slope,
+            pair.weights @ slope,
             float(image[-1]),
             len(pair.couplings),
         )
