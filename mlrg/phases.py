@@ -37,8 +37,10 @@ def flow_line(moderator: Moderator, space: CouplingSpace, start: Tensor, n_steps
     return FlowLine(torch.stack(points), False)
 
 
-def side(moderator: Moderator, space: CouplingSpace, critical: FixedPoint, start: Tensor) -> int:
-    """+1 or -1: on which side of the critical surface the flow line of J ends; 0 if it stays near the fixed point.
+def sides(
+    moderator: Moderator, space: CouplingSpace, critical: FixedPoint, starts: Tensor, n_steps: int = 100
+) -> Tensor:  # (batch, n) -> (batch,) of -1, 0, +1
+    """+1 or -1: on which side of the critical surface the flow line of each J ends; 0 if it stays at the fixed point.
 
     Measured by the left eigenvector of the relevant direction, whose component along J - J* doubles its distance
     whatever the irrelevant ones do; oriented along increasing first coupling.
@@ -46,8 +48,18 @@ def side(moderator: Moderator, space: CouplingSpace, critical: FixedPoint, start
     values, vectors = torch.linalg.eig(critical.stability.T)
     left = vectors[:, values.abs().argmax()].real
     left = left * torch.where(left[0] < 0, -1.0, 1.0)
-    end = flow_line(moderator, space, start).couplings[-1]
-    return int(torch.sign((end - critical.couplings) @ left))
+    ends = space.require(starts)
+    for _ in range(n_steps):
+        inside = space.contains(ends)
+        if not bool(inside.any()):
+            break
+        ends = torch.where(inside[:, None], moderator(ends).detach(), ends)
+    return torch.sign((ends - critical.couplings) @ left).long()
+
+
+def side(moderator: Moderator, space: CouplingSpace, critical: FixedPoint, start: Tensor) -> int:
+    """`sides` of one J (n,)."""
+    return int(sides(moderator, space, critical, start[None]))
 
 
 def critical_coupling(
@@ -88,4 +100,4 @@ def phase_map(moderator: Moderator, space: CouplingSpace, critical: FixedPoint, 
     """A grid of couplings (n^k, k) over the region and the side that each flows to."""
     axes = [torch.linspace(a, b, n, dtype=torch.float64) for a, b in zip(space.lower, space.upper)]
     grid = torch.cartesian_prod(*axes).reshape(-1, len(axes))
-    return grid, torch.tensor([side(moderator, space, critical, J) for J in grid])
+    return grid, sides(moderator, space, critical, grid)
