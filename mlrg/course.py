@@ -166,7 +166,7 @@ class _Classroom:
         learned = learned_from(self.course, self.system, self.done)
         generator = torch.Generator().manual_seed(self.course.seed + 2)
         point = critical_point(learned.moderator, around(self.where, self.where.centre, 1.5), generator).couplings
-        student = PromotedStudent(self.student, learned, around(self.where, point, 1.1))
+        student = PromotedStudent(self.student, learned, around(self.where, point, 1.8))
         return replace(self, student=student, where=around(self.where, point, 0.5), done=[])
 
     @property

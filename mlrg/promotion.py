@@ -1,4 +1,4 @@
-"""PromotedStudent: the likelihood of a lattice twice as large, predicted by the renormalization group learned so far."""
+"""PromotedStudent: the likelihood of a lattice twice as large, as the renormalization group predicts it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class PromotedStudent(Student):
     Args:
         student: q.
         learned: M and ζ.
-        space: the couplings it is asked for; M carries them into the range of q.
+        space: the couplings it is asked for; images that M carries out of the range of q are taken at its edge.
     """
 
     def __init__(self, student: Student, learned: Learned, space: CouplingSpace) -> None:
@@ -46,5 +46,7 @@ class PromotedStudent(Student):
 
     def _step(self, couplings: Tensor) -> tuple[Tensor, Tensor]:  # (n,) -> (n,), (1,)
         """M(J) and log ζ(J)."""
-        image = self.learned.moderator(couplings[None])[0]
+        below = self.student.space
+        unit = below.unit(self.learned.moderator(couplings[None])[0])
+        image = below.centre + below.scale * unit.clamp(-1, 1)
         return image if couplings.requires_grad else image.detach(), self.learned.log_scale(couplings[None])
