@@ -117,7 +117,9 @@ def run_course(
             classroom: Any = None
             for extent in sorted(course.extents):
                 first = classroom is None
-                classroom = _Classroom.first(course, chosen, teachers, extent, common) if first else classroom.next()
+                classroom = (
+                    _Classroom.first(course, chosen, teachers, extent, common) if first else classroom.next(folder)
+                )
                 lessons[extent, common] = list(classroom.lessons(folder, report, bar.update))
     return dict(sorted(lessons.items()))
 
@@ -161,13 +163,21 @@ class _Classroom:
         student = FlowStudent(teachers(extent), blockings(extent, common))
         return cls(course, which, teachers, student, which.lessons, common, [])
 
-    def next(self) -> _Classroom:
-        """The student of twice the size, as this one's lessons predict it; its lessons are twice as close to J*."""
+    def next(self, folder: Path | None) -> _Classroom:
+        """The student of twice the size, as this one's lessons predict it; its lessons are about half as far from J*.
+
+        Fixed points drift with the size: a pilot lesson at the old one tells where the new one is.
+        """
         learned = learned_from(self.course, self.system, self.done)
         generator = torch.Generator().manual_seed(self.course.seed + 2)
         point = critical_point(learned.moderator, around(self.where, self.where.centre, 1.5), generator).couplings
         student = PromotedStudent(self.student, learned, around(self.where, point, 1.8))
-        return replace(self, student=student, where=around(self.where, point, 0.5), done=[])
+        room = replace(self, student=student, where=around(self.where, point, 0.6), done=[])
+        pilot = room._lesson(folder, "pilot", lambda: point)
+        slope = pilot.jacobian[:-1] - torch.eye(len(point), dtype=point.dtype)
+        drift = torch.linalg.solve(slope, point - pilot.image[:-1])
+        drift = self.where.scale * (drift / self.where.scale).clamp(-0.5, 0.5)
+        return replace(room, where=around(self.where, point + drift, 0.6))
 
     @property
     def extent(self) -> int:
@@ -178,23 +188,27 @@ class _Classroom:
         self, folder: Path | None, report: Callable[[str], None], tick: Callable[[], object]
     ) -> Iterator[Lesson]:
         """One by one: read back, or taught and written."""
-        draws = [self._draw(2 * self.extent), self._draw(self.extent)]
         for k in range(self.course.n_lessons + self.course.n_proposed):
-            path = folder / "lessons" / f"{self.extent}-{self.common}-{k}.pt" if folder else None
-            lesson = _read(path) if path and path.is_file() else None
-            if lesson is None:
-                started = time.perf_counter()
-                try:
-                    lesson = self._teach(draws, k)
-                except ValueError as refusal:
-                    report(f"lesson {k} of {self.extent} on {self.common} was refused: {refusal}")
-                    continue
-                if path:
-                    _write(path, lesson)
-                report(_line(self.system, lesson, self.common, time.perf_counter() - started))
+            started = time.perf_counter()
+            try:
+                lesson = self._lesson(folder, k, lambda k=k: self._couplings(k))  # type: ignore[misc]
+            except ValueError as refusal:
+                report(f"lesson {k} of {self.extent} on {self.common} was refused: {refusal}")
+                continue
+            report(_line(self.system, lesson, self.common, time.perf_counter() - started))
             self.done.append(lesson)
             tick()
             yield lesson
+
+    def _lesson(self, folder: Path | None, k: int | str, couplings: Callable[[], Tensor]) -> Lesson:
+        """A lesson read back if it was finished before, else taught and written."""
+        path = folder / "lessons" / f"{self.extent}-{self.common}-{k}.pt" if folder else None
+        lesson = _read(path) if path and path.is_file() else None
+        if lesson is None:
+            lesson = self._teach(couplings(), 997 if k == "pilot" else int(k))
+            if path:
+                _write(path, lesson)
+        return lesson
 
     def _couplings(self, k: int) -> Tensor:
         if k < self.course.n_lessons:
@@ -203,13 +217,13 @@ class _Classroom:
         generator = torch.Generator().manual_seed(self.course.seed + 1000 + k)
         return propose(learned.moderator, self.where, 8, generator)[0]
 
-    def _teach(self, draws: list[Draw], k: int) -> Lesson:
+    def _teach(self, couplings: Tensor, k: int) -> Lesson:
         seed = ((self.course.seed * 1009 + self.extent) * 1009 + self.common) * 1009 + k
-        couplings, centre = self._couplings(k), self.where.centre
         matching = Matching(n_replicates=self.course.n_replicates)
-        start = centre + 2 * (couplings - centre)
+        start = self.where.centre + 2 * (couplings - self.where.centre)
         generator = torch.Generator().manual_seed(seed)
-        return teach(couplings, draws[0], self.student, draws[1], generator, start=start, matching=matching)
+        large, small = self._draw(2 * self.extent), self._draw(self.extent)
+        return teach(couplings, large, self.student, small, generator, start=start, matching=matching)
 
     def _draw(self, extent: int) -> Draw:
         """From the flow of that extent if there is one and it is good enough, else from chains."""
@@ -239,10 +253,10 @@ def around(space: CouplingSpace, point: Tensor, factor: float) -> CouplingSpace:
     return CouplingSpace(space.names, tuple((point - half).tolist()), tuple((point + half).tolist()), space.odd)
 
 
-def _chain_draw(family: Family, n_samples: int, n_per_chain: int = 50) -> Draw:
+def _chain_draw(family: Family, n_samples: int, n_per_chain: int = 100) -> Draw:
     def draw(couplings: Tensor, generator: torch.Generator) -> Ensemble:
         n_chains = max(50, n_samples // n_per_chain)
-        x = equilibrated(family.at(couplings), n_chains, n_per_chain, generator, n_warm_up=40, spacing=2)
+        x = equilibrated(family.at(couplings), n_chains, n_per_chain, generator, n_warm_up=150, spacing=2)
         x, chain = x.flatten(0, 1), torch.arange(n_chains).repeat_interleave(x.shape[1])
         return Ensemble(family, x, -family.energy(x, couplings), chain)
 
