@@ -1,4 +1,4 @@
-"""CouplingSpace: the named couplings J that the renormalization group moves, and the range in which teachers know them."""
+"""CouplingSpace: the named couplings J that the renormalization group moves, and the range that teachers know."""
 
 from __future__ import annotations
 

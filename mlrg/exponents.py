@@ -16,8 +16,8 @@ from mlrg.learning import Learned
 class Exponents(NamedTuple):
     """What a critical fixed point says, each with its standard error over bootstrap replicas.
 
-        y_t = log_b λ_1,   ν = 1/y_t,   Δσ = d/2 - log_b ζ*   (block averages; -log_b ζ* by decimation),
-        y_h = log_b ∂h'/∂h,   y_2 = log_b |λ_2| < 0 of the leading irrelevant direction
+    y_t = log_b λ_1,   ν = 1/y_t,   Δσ = d/2 - log_b ζ*   (block averages; -log_b ζ* by decimation),
+    y_h = log_b ∂h'/∂h,   y_2 = log_b |λ_2| < 0 of the leading irrelevant direction
     """
 
     couplings: tuple[Estimate, ...]
@@ -41,7 +41,8 @@ def exponents(learned: Learned, point: FixedPoint, dimension: int, blocking: str
     values, errors = rows[0], learned.inflation * _robust_deviation(rows[1:])
     estimates = [Estimate(float(v), float(e), len(near)) for v, e in zip(values, errors)]
     n = len(point.couplings)
-    return Exponents(tuple(estimates[:n]), *estimates[n : n + 4], tuple(estimates[n + 4 :]))
+    y_t, nu, delta, y_h = estimates[n : n + 4]
+    return Exponents(tuple(estimates[:n]), y_t, nu, delta, y_h, tuple(estimates[n + 4 :]))
 
 
 def _numbers(learned: Learned, point: FixedPoint, replica: int, dimension: int, blocking: str, b: int) -> Tensor:

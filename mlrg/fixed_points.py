@@ -65,5 +65,5 @@ def critical_point(moderator: Moderator, space: CouplingSpace, generator: torch.
     critical = [p for p in points if p.n_relevant == 1]
     if not critical:
         got = [(p.couplings.tolist(), p.n_relevant) for p in points] or "no fixed point"
-        raise ValueError(f"expected a fixed point with one relevant direction in {space}, got {got}: teach nearer to it")
+        raise ValueError(f"expected one relevant direction at a fixed point in {space}, got {got}: teach nearer to it")
     return min(critical, key=lambda p: float(space.unit(p.couplings).norm()))

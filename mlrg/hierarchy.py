@@ -47,7 +47,7 @@ class Details(nn.Module):
     def __init__(self, base: GaussianField, bijection: Bijection, blocking: Blocking = HAAR) -> None:
         super().__init__()
         if base.field != bijection.domain or getattr(bijection, "blocking", None) != blocking:
-            raise ValueError(f"expected a flow on {base.field} that keeps {blocking}, got {bijection}: set its blocking")
+            raise ValueError(f"expected a flow on {base.field} that keeps {blocking}, got {bijection}: set it so")
         lattice = base.field.lattice
         coarse = FieldSpace(blocking.coarse(lattice), base.field.target)
         self.base, self.bijection, self.blocking = base, bijection, blocking
@@ -73,7 +73,7 @@ class Details(nn.Module):
         """A fine field, log q(x | c) and ∂_θ log q(x | c) at fixed x; needs a flow with `push_tangents`."""
         z = self._krige(c, generator)
         score = self.base.score(z) - self.blocking.up(self.block_base.score(c), self.dimension)
-        pushed, tangents = self.bijection.push_tangents(z, score, context)  # type: ignore[operator]
+        pushed, tangents = self.bijection.push_tangents(z, score, context)
         return pushed.x, self._base_log_prob(z, c) - pushed.log_det, tangents
 
     def block(self, x: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class HierarchicalFlow(Distribution):
             if level.coarse != space:
                 raise ValueError(f"expected details on top of {space}, got {level.coarse}: order levels coarse → fine")
         self.coarsest, self.details, self.couplings = coarsest, nn.ModuleList(details), couplings
-        self.n_context = max(context_width(part) for part in (coarsest, *details))
+        self.n_context = max(context_width(part) for part in [coarsest, *self.details])
         if self.n_context != (len(couplings.names) if couplings else 0):
             raise ValueError(f"expected flows of {couplings} couplings, got context {self.n_context}: make them agree")
         self.field = spaces[-1]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from flows.sampling.hmc import HMC
 from flows.sampling.kernel import run
@@ -62,7 +62,7 @@ class Restlessness(Action):
         space = CouplingSpace(("nearest", "diagonal"), (0.3, 0.0), (0.5, 0.1))
         moderator = SmoothMap(2, space.centre, space.scale, (4,), torch.Generator().manual_seed(0))
         with torch.no_grad():
-            moderator.network[-1].bias.copy_(torch.tensor([0.3, -0.2]))
+            nn.init.constant_(list(moderator.parameters())[-1], 0.3)
         yield cls(moderator, space)
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from lattices.statistics import Estimate
 from mlrg.ensembles import Ensemble, chain_sums
 
-
 Side = tuple[Ensemble, Tensor, Tensor]
 """An ensemble, its fields on the common lattice, and its couplings."""
 

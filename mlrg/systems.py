@@ -15,6 +15,8 @@ from lattices.theories.potts_dual import PottsDualFamily
 from mlrg.couplings import CouplingSpace
 from mlrg.teacher import Recipe
 
+_PLAIN = Recipe()
+
 
 @dataclass(frozen=True)
 class System:
@@ -36,7 +38,7 @@ class System:
     space: CouplingSpace
     lessons: CouplingSpace
     ends: tuple[tuple[float, ...], tuple[float, ...]]
-    recipe: Recipe = Recipe()
+    recipe: Recipe = _PLAIN
     correction: float | None = None
     references: dict[str, float] = field(default_factory=dict)
 
@@ -49,7 +51,7 @@ class System:
 
 _ISING_CLASS = {"y_t": 1.0, "nu": 1.0, "delta_sigma": 0.125}
 _SOFT = Recipe(frequencies=(0.8, 1.6, 2.4), modulations=(1.2,))
-_POTTS = Recipe(frequencies=(1.2, 2.4, 3.6), modulations=(1.2,))
+_POTTS = Recipe(frequencies=(1.2, 2.4), modulations=(1.2,), smoothing=(), tails=(0.8,), n_times=2)
 
 
 def systems() -> dict[str, System]:

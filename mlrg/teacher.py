@@ -1,4 +1,4 @@
-"""Teacher: a conditional hierarchical flow of a family of actions, exact in its likelihood at every level of blocking."""
+"""Teacher: a conditional hierarchical flow of a family of actions, with an exact likelihood at every level."""
 
 from __future__ import annotations
 
@@ -177,7 +177,8 @@ def carry_over(source: HierarchicalFlow, target: HierarchicalFlow) -> None:
         if fine_to_coarse:
             pairs.append((fine_to_coarse[min(k, len(fine_to_coarse) - 1)].bijection, level.bijection))
     for old, new in pairs:
-        assert isinstance(old, ContinuousFlow) and isinstance(new, ContinuousFlow)
+        if not isinstance(old, ContinuousFlow) or not isinstance(new, ContinuousFlow):
+            raise TypeError(f"expected continuous flows on every level, got {old} and {new}: copy others yourself")
         moved = old.transferred(new.domain.lattice, new.spec.radius)
         if moved.theta.shape != new.theta.shape:
             got = tuple(moved.theta.shape)
