@@ -20,9 +20,10 @@ class FlowLine(NamedTuple):
 
     def monotone(self, moderator: Moderator) -> Tensor:  # -> (n_points,)
         """C along the line, of a gradient flow: it must not rise."""
-        if not hasattr(moderator, "monotone"):
+        monotone = getattr(moderator, "monotone", None)
+        if monotone is None:
             raise ValueError("expected a GradientFlow, got a map without a monotone: learn one")
-        return moderator.monotone(self.couplings).detach()
+        return monotone(self.couplings).detach()
 
 
 def flow_line(moderator: Moderator, space: CouplingSpace, start: Tensor, n_steps: int = 100) -> FlowLine:
