@@ -1,4 +1,4 @@
-"""Figures of the renormalization group, drawn without a screen: functions of tensors and estimates that write one png."""
+"""Figures of the renormalization group, drawn without a screen: functions that write one png each."""
 
 from __future__ import annotations
 
@@ -298,8 +298,6 @@ def _one_estimate(axes: Axes, name: str, estimate: Estimate, reference: float | 
 
 
 def _one_convergence(axes: Axes, rows: Sequence[Series], answer: Estimate | None, reference: float | None) -> None:
-    from matplotlib.ticker import MaxNLocator
-
     students = sorted({extent for row in rows for extent in row.extents})
     for i, extent in enumerate(students):
         own = sorted(
@@ -314,8 +312,8 @@ def _one_convergence(axes: Axes, rows: Sequence[Series], answer: Estimate | None
         axes.axhspan(*band, color=GREY, alpha=0.2, lw=0, label="answer for L → ∞")
     if reference is not None:
         axes.axhline(reference, color=INK, lw=1.2, ls="--", label="reference")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.margins(x=0.15)
+    n_blockings = sorted({_n_blockings(extent, row.common) for row in rows for extent in row.extents})
+    axes.set(xticks=range(n_blockings[0], n_blockings[-1] + 1), xlim=(n_blockings[0] - 0.5, n_blockings[-1] + 0.5))
     axes.ticklabel_format(axis="y", useOffset=False)
 
 
