@@ -107,6 +107,16 @@ def test_custom_layer() -> None:
     assert abs(found["log_z_z"]) < 4
 
 
+def test_one_plaquette() -> None:
+    found = example("one_plaquette").main(seeds=(0,))
+    assert abs(found["plain_coupling"] - 0.81392) < 1e-5
+    assert abs(found["learned_coupling_difference"]) < 1e-3
+    assert abs(found["learned_y_t_difference"]) < 1e-2
+    assert abs(found["invariant_coupling_ratio"] - 1) < 1e-3
+    assert abs(found["invariant_y_t_difference"]) < 0.05
+    assert abs(found["invariant_delta_sigma_difference"]) < 2e-3
+
+
 def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = HMCRun(n_chains=16, n_steps=100, warm_up=50)
     found = example("demo").main((3, 3), n_steps=7, n_samples=4000, hmc=few, directory=tmp_path / "demo")

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import brentq
+from numpy import ndarray
+from scipy.optimize import least_squares
 from torch import Tensor
+from torch.func import grad
 
-from mlrg.cluster.plaquette import Plaquette
+from mlrg.cluster.plaquette import Plaquette, plaquette
 from mlrg.cluster.step import ExactStep
 from mlrg.cluster.transfer import scaling_dimensions
 
@@ -36,9 +38,9 @@ class FixedPoint:
         values = torch.linalg.eigvals(self.stability).abs().sort(descending=True).values
         return values.clamp(min=1e-300).log() / LOG_SCALE
 
-    def is_critical(self) -> bool:
-        """Whether exactly one direction is relevant, and some coupling is not zero."""
-        return bool(self.couplings.abs().max() > 1e-3) and int((self.exponents() > 1e-6).sum()) == 1
+    def n_relevant(self) -> int:
+        """The number of relevant directions; a sink has none."""
+        return int((self.exponents() > 1e-6).sum())
 
 
 def solve(
@@ -69,16 +71,19 @@ def fixed_points(step: ExactStep, starts: Tensor, tolerance: float = 1e-7) -> li
 
 
 def critical_point(step: ExactStep, starts: Tensor | None = None) -> FixedPoint:
-    """The ferromagnetic fixed point with one relevant direction; starts lie on the A1-A1 axis if none are given."""
+    """The ferromagnetic fixed point with the fewest relevant directions, at least one; one in every case but S3.
+
+    Starts lie on the A1-A1 axis, with all classes alike, if none are given.
+    """
     if starts is None:
         starts = 1.6 * _axis(step.plaquette)[None]
-    points = [point for point in fixed_points(step, starts) if point.is_critical() and point.couplings[0] > 0]
+    points = [point for point in fixed_points(step, starts) if point.couplings[0] > 1e-3 and point.n_relevant()]
     if not points:
         raise ValueError(
             f"expected a critical fixed point of {step.plaquette.bond.representation}, found none from "
             f"{len(starts)} starts: give other starts, or take the covariant branch"
         )
-    return points[0]
+    return min(points, key=FixedPoint.n_relevant)
 
 
 def flow(step: Callable[[Tensor], Tensor], J: Tensor, n_steps: int) -> Tensor:  # (n,) -> (n_steps + 1, n)
@@ -103,24 +108,40 @@ def critical_coupling_on_axis(step: ExactStep, low: float, high: float, toleranc
     return 0.5 * (low + high)
 
 
-def scale_invariant_environment(group: str = "S2", width: int = 7) -> float:
+def scale_invariant_environment(group: str = "S2", width: int | None = None) -> float:
     """The environment e whose fixed point shows one Δσ at two widths: scale invariance, asked of the spectrum.
 
-        Δσ(w) = Δσ(w + 1)   for the transfer matrix of the teacher at J*(e), representation A1
+        ∂KL/∂J'(J, J; e) = 0   and   Δσ(w) = Δσ(w + 1)   for the transfer matrix of the teacher at J, in A1
 
     Nothing is put in by hand; as w grows the condition can only hold at the true critical point.
 
+    Args:
+        group: of the spins.
+        width: w; by default w + 1 is `widest(group)`.
     References: M. P. Nightingale, J. Appl. Phys. 53 (1982) 7927 (the condition, there on the temperature).
     """
-    from mlrg.cluster.plaquette import plaquette
+    model, w = plaquette(group), widest(group) - 1 if width is None else width
 
-    model = plaquette(group)
+    def conditions(unknown: ndarray) -> list[float]:
+        J, step = torch.from_numpy(unknown[:-1].copy()), ExactStep(model, max(float(unknown[-1]), 0.0))
+        weight = model.teacher(J)
+        mismatch = scaling_dimensions(weight, w) - scaling_dimensions(weight, w + 1)
+        return [*grad(step.divergence, argnums=1)(J, J).tolist(), mismatch.item()]
 
-    def mismatch(environment: float) -> float:
-        weight = model.teacher(critical_point(ExactStep(model, environment)).couplings)
-        return (scaling_dimensions(weight, width) - scaling_dimensions(weight, width + 1)).item()
+    start = [*(1.6 * _axis(model)).tolist(), 0.5]
+    bounds = ([0.0] * len(start), [8.0] * (len(start) - 1) + [2.0])
+    found = least_squares(conditions, start, bounds=bounds, xtol=1e-14, ftol=1e-14, gtol=1e-14)
+    if max(map(abs, found.fun)) > 1e-8:
+        raise ValueError(
+            f"expected a scale-invariant environment of {group} at widths {w} and {w + 1}, found none "
+            f"(residual {max(map(abs, found.fun)):.1e}): pass an environment, or other widths"
+        )
+    return float(found.x[-1])
 
-    return float(brentq(mismatch, 0.0, 1.0, xtol=1e-9))
+
+def widest(group: str) -> int:
+    """The plaquettes around a cylinder whose transfer matrix has at most 256 rows, representation A1."""
+    return int(math.log(256.5) / math.log(plaquette(group).n_states))
 
 
 def _axis(model: Plaquette) -> Tensor:
