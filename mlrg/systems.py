@@ -49,7 +49,7 @@ class System:
         return low, high
 
 
-_ISING_CLASS = {"y_t": 1.0, "nu": 1.0, "delta_sigma": 0.125}
+_ISING_CLASS = {"y_t": 1.0, "nu": 1.0, "delta_sigma": 0.125, "y_h": 1.875}
 _SOFT = Recipe(frequencies=(0.8, 1.6, 2.4), modulations=(1.2,))
 _POTTS = Recipe(frequencies=(1.2, 2.4), modulations=(1.2,), smoothing=(), tails=(0.8,), n_times=2)
 
@@ -112,7 +112,13 @@ def _phi4_plane() -> System:
 
 
 def _potts3() -> System:
-    exact = {"critical_coupling": math.log(1 + math.sqrt(3)), "y_t": 1.2, "nu": 5 / 6, "delta_sigma": 2 / 15}
+    exact = {
+        "critical_coupling": math.log(1 + math.sqrt(3)),
+        "y_t": 1.2,
+        "nu": 5 / 6,
+        "delta_sigma": 2 / 15,
+        "y_h": 28 / 15,
+    }
     return System(
         "potts3", PottsDualFamily.covering((8, 8), {"nearest": 1.1}, 3), CouplingSpace(("nearest",), (0.90,), (1.10,)),
         CouplingSpace(("nearest",), (0.985,), (1.025,)), ((0.95,), (1.06,)), _POTTS, 0.8, exact,
