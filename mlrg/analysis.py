@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from lattices.statistics import Estimate
+from mlrg.couplings import CouplingSpace
 from mlrg.course import Course, around, learned_from, region
 from mlrg.exponents import Exponents, exponents
 from mlrg.fixed_points import FixedPoint, critical_point, newton
@@ -32,21 +33,26 @@ def analyse(course: Course, which: System, lessons: dict[tuple[int, int], list[L
 
 def pair_results(course: Course, which: System, extent: int, common: int, lessons: list[Lesson]) -> dict[str, Any]:
     """What one series of lessons says; `problem` tells why there is no critical point if there is none."""
-    learned = learned_from(course, which, lessons)
-    head = {
-        "teacher": 2 * extent, "student": extent, "common": common, "n_lessons": len(lessons),
-        "excess_kl": learned.loss, "residual_kl": [lesson.residual.tolist() for lesson in lessons],
-        "ess": torch.stack([lesson.ess for lesson in lessons]).min(0).values.tolist(),
-    }  # fmt: skip
+    head: dict[str, Any] = {"teacher": 2 * extent, "student": extent, "common": common, "n_lessons": len(lessons)}
+    head |= {"residual_kl": [lesson.residual.tolist() for lesson in lessons], "ess": []}
     try:
-        taken = region(which, lessons)
-        generator = torch.Generator().manual_seed(course.seed + 2)
-        point = critical_point(learned.moderator, around(taken, taken.centre, 1.5), generator)
+        learned = learned_from(course, which, lessons)
+        head["ess"] = torch.stack([lesson.ess for lesson in lessons]).min(0).values.tolist()
+        head["excess_kl"] = learned.loss
+        taken, point = critical_in(course, which, learned, lessons)
         found = exponents(learned, point, len(which.family.field.lattice.extents))
         crossing = found.couplings[0] if len(taken.names) == 1 else critical_surface(learned, which, point)
     except ValueError as problem:
         return {**head, "problem": str(problem)}
     return {**head, **_plain(which, point, found), "critical_coupling": crossing, **_monotone(learned, which, point)}
+
+
+def critical_in(
+    course: Course, which: System, learned: Learned, lessons: list[Lesson]
+) -> tuple[CouplingSpace, FixedPoint]:
+    """The box of the lessons, and the critical point in it or within half its width around."""
+    taken, generator = region(which, lessons), torch.Generator().manual_seed(course.seed + 2)
+    return taken, critical_point(learned.moderator, around(taken, taken.centre, 1.5), generator)
 
 
 def critical_surface(learned: Learned, which: System, point: FixedPoint) -> Estimate:

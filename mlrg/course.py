@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -294,5 +295,5 @@ def _read(path: Path) -> Lesson | None:
     """A finished lesson, or None if the file is damaged: it is then taught again."""
     try:
         return Lesson(**torch.load(path, weights_only=True))
-    except (RuntimeError, TypeError, EOFError, OSError, ValueError):
+    except (RuntimeError, TypeError, EOFError, OSError, ValueError, pickle.UnpicklingError):
         return None

@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lattices.statistics import Estimate
 from mlrg import plots
-from mlrg.analysis import QUANTITIES
+from mlrg.analysis import QUANTITIES, critical_in
 from mlrg.course import Course, learned_from
-from mlrg.fixed_points import FixedPoint, critical_point
-from mlrg.learning import Fitted
+from mlrg.fixed_points import FixedPoint
+from mlrg.learning import Learned
 from mlrg.lessons import Lesson
 from mlrg.moderator import GradientFlow
 from mlrg.scaling import Series
@@ -53,23 +51,38 @@ def answer(results: Mapping[str, Any], name: str) -> plots.Row | None:
 
 
 def _maps(course: Course, which: System, common: int, lessons: list[Lesson], folder: Path) -> list[Path]:
-    moderator = learned_from(course, which, lessons).moderator
+    learned = learned_from(course, which, lessons)
+    moderator = learned.moderator
     extent, tag = lessons[0].extent // 2, f"{lessons[0].extent // 2}-{common}"
     title = f"{which.name}: {2 * extent} → {extent}, compared on {common}²"
-    critical = _critical(course, which, moderator)
+    critical = _critical(course, which, learned, lessons)
     atlas = plots.Atlas(moderator, which.space, critical, lessons, title)
     draw_map = plots.coupling_map if len(which.space.names) == 1 else plots.flow_diagram
     drawn = [draw_map(atlas, folder / f"map-{tag}.png")] if len(which.space.names) <= 2 else []
     if isinstance(moderator, GradientFlow) and len(which.space.names) <= 2:
         drawn.append(plots.monotone_landscape(atlas, folder / f"monotone-{tag}.png"))
+    nearest = critical.couplings if critical else which.lessons.centre
+    distances = [float(((lesson.couplings - nearest) / which.space.scale).norm()) for lesson in lessons]
+    panel = _densities(lessons[distances.index(min(distances))])
+    if panel is not None:
+        drawn.append(plots.matched_densities([panel], title, folder / f"densities-{tag}.png"))
     return drawn
 
 
-def _critical(course: Course, which: System, moderator: Fitted) -> FixedPoint | None:
+def _critical(course: Course, which: System, learned: Learned, lessons: list[Lesson]) -> FixedPoint | None:
     try:
-        return critical_point(moderator, which.lessons, torch.Generator().manual_seed(course.seed + 2))
+        return critical_in(course, which, learned, lessons)[1]
     except ValueError:
         return None
+
+
+def _densities(lesson: Lesson) -> plots.Densities | None:
+    """The match of one lesson; None for lessons that kept no samples."""
+    if not lesson.matched.numel():
+        return None
+    curve = (lesson.curve[0], lesson.curve[1]) if lesson.curve.numel() else None
+    teacher, teacher_weights, student, student_weights = lesson.matched
+    return plots.Densities("total block field", teacher, teacher_weights, student, student_weights, curve)
 
 
 def _series(results: Mapping[str, Any], name: str) -> tuple[list[Series], Estimate | None, float | None]:

@@ -43,6 +43,8 @@ class Lesson(NamedTuple):
     ess: Tensor  # (2,): teacher, student
     extent: int
     n_blockings: int
+    matched: Tensor = torch.zeros(4, 0)  # total block field of teacher (over ζ) and student, each with weights
+    curve: Tensor = torch.zeros(2, 0)  # c and the student's likelihood, where one real number is compared
 
     @property
     def covariance(self) -> Tensor:  # -> (n + 1, n + 1)
@@ -114,11 +116,30 @@ def teach(
     shifts, jacobians, odd = moments.replicate(matching.n_replicates, generator)
     residual = residual_kl((large, blocked, couplings), (small, student.block(small.x), image[:-1]), float(image[-1]))
     ess = torch.tensor([large.ess(couplings), small.ess(image[:-1])], dtype=torch.float64)
+    sides = (blocked, large.weights(couplings)), (student.block(small.x), small.weights(image[:-1]))
     return Lesson(
         couplings, image, moments.jacobian(), moments.metric(), image + shifts - shifts.mean(0), jacobians,
         torch.cat([moments.odd()[None], odd]), torch.tensor([residual.value, residual.error], dtype=torch.float64),
         ess, large.family.field.lattice.extents[0], student.n_blockings,
+        *_matched(*sides, image, student),
     )  # fmt: skip
+
+
+def _matched(
+    teacher: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], image: Tensor, student: Student, n: int = 4000
+) -> tuple[Tensor, Tensor]:
+    """What a figure of the match needs: up to n totals of each side, and the student's likelihood on a grid."""
+    rows = []
+    for (c, weights), scale in ((teacher, float(image[-1].exp())), (own, 1.0)):
+        total = c.reshape(len(c), -1).sum(1) / scale
+        kept = torch.linspace(0, len(c) - 1, min(n, len(c))).long()
+        rows += [total[kept], weights[kept] / weights[kept].sum()]
+    if own[0][0].numel() > 1:
+        return torch.stack(rows), torch.zeros(2, 0)
+    reach = 1.2 * float(rows[2].abs().max())
+    grid = torch.linspace(-reach, reach, 201, dtype=own[0].dtype)
+    density = student.log_prob(grid.reshape(-1, *own[0].shape[1:]), image[:-1]).exp()
+    return torch.stack(rows), torch.stack([grid, density])
 
 
 class _Pair(NamedTuple):
@@ -208,7 +229,7 @@ class _Moments(NamedTuple):
 
     def odd(self) -> Tensor:
         """∂h'/∂h of a source coupled to the field, by linear response at h = 0."""
-        return math.exp(-self.log_zeta) * _odd(self.large.sum(0), self.small.sum(0))
+        return math.exp(-self.log_zeta) * _odd(self.large.sum(0), self.small.sum(0), self.scale.new_zeros(self.n + 1))
 
     def metric(self) -> Tensor:
         """Cov(f) in the student's ensemble."""
@@ -221,25 +242,30 @@ class _Moments(NamedTuple):
         pairs = list(zip(*draws))
         steps = torch.stack([_newton(a, b, self.scale, self.n) for a, b in pairs])
         jacobians = torch.stack([_response(a, b, self.scale, self.n) for a, b in pairs])
-        return steps, jacobians, torch.stack([_odd(a, b) for a, b in pairs]) * math.exp(-self.log_zeta)
+        odd = torch.stack([_odd(a, b, step) for (a, b), step in zip(pairs, steps - steps.mean(0))])
+        return steps, jacobians, odd * math.exp(-self.log_zeta)
 
 
 def _products(scores: Tensor, operators: Tensor, blocked: Tensor, ensemble: Ensemble, weights: Tensor) -> Tensor:
-    """Per chain: Σ w (1, f, f fᵀ, O, f Oᵀ, M·X), M and X the sums of the common and of the whole field."""
+    """Per chain: Σ w (1, f, f fᵀ, O, f Oᵀ, M·X, M·X O), M and X the sums of the common and of the whole field."""
     volume = tuple(range(1, 1 + ensemble.family.field.lattice.dimension))
     magnetisation = (blocked.sum(volume) * ensemble.x.sum(volume)).reshape(len(blocked), -1).sum(1, keepdim=True)
     outer = (scores[:, :, None] * scores[:, None]).flatten(1)
     mixed = (scores[:, :, None] * operators[:, None]).flatten(1)
-    columns = torch.cat([torch.ones_like(magnetisation), scores, outer, operators, mixed, magnetisation], 1)
+    last = (magnetisation, magnetisation * operators)
+    columns = torch.cat([torch.ones_like(magnetisation), scores, outer, operators, mixed, *last], 1)
     return chain_sums(columns * weights[:, None], ensemble.chain)
+
+
+def _means(sums: Tensor, n: int) -> tuple[Tensor, ...]:
+    """⟨1⟩, ⟨f⟩, ⟨f fᵀ⟩, ⟨O⟩, ⟨f Oᵀ⟩, ⟨M·X⟩, ⟨M·X O⟩ from one row of sums."""
+    return (sums / sums[0]).split([1, n + 1, (n + 1) ** 2, n, (n + 1) * n, 1, n])
 
 
 def _unpack(sums: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """⟨f⟩, ⟨f fᵀ⟩ and Cov(f, O) from one row of sums."""
-    total, scores, outer, operators, mixed, _ = sums.split([1, n + 1, (n + 1) ** 2, n, (n + 1) * n, 1])
-    mean, operator = scores / total, operators / total
-    covariance = mixed.reshape(n + 1, n) / total - torch.outer(mean, operator)
-    return mean, outer.reshape(n + 1, n + 1) / total, covariance
+    _, mean, outer, operator, mixed, _, _ = _means(sums, n)
+    return mean, outer.reshape(n + 1, n + 1), mixed.reshape(n + 1, n) - torch.outer(mean, operator)
 
 
 def _system(small: Tensor, scale: Tensor, n: int) -> Tensor:
@@ -249,15 +275,22 @@ def _system(small: Tensor, scale: Tensor, n: int) -> Tensor:
 
 def _newton(large: Tensor, small: Tensor, scale: Tensor, n: int) -> Tensor:
     residual = _unpack(large, n)[0] - _unpack(small, n)[0]
-    return torch.linalg.solve(_system(small, scale, n), residual)
+    try:
+        return torch.linalg.solve(_system(small, scale, n), residual)
+    except torch.linalg.LinAlgError as error:
+        raise ValueError("expected a student that depends on its couplings, got one that does not: train it") from error
 
 
 def _response(large: Tensor, small: Tensor, scale: Tensor, n: int) -> Tensor:
     return torch.linalg.solve(_system(small, scale, n), -_unpack(large, n)[2])
 
 
-def _odd(large: Tensor, small: Tensor) -> Tensor:
-    return (large[-1] / large[0]) / (small[-1] / small[0])
+def _odd(large: Tensor, small: Tensor, step: Tensor) -> Tensor:
+    """⟨M·X⟩_teacher / ⟨M·X⟩_student, the student and ζ moved by a step of (J', log ζ) to first order."""
+    n = len(step) - 1
+    _, _, _, operator, _, own, mixed = _means(small, n)
+    slope = mixed / own - operator  # -∂ log⟨M·X⟩/∂J'
+    return (_means(large, n)[5] / own)[0] * (slope @ step[:-1] - step[-1]).exp()
 
 
 def _resampled(rows: Tensor, n_replicates: int, generator: torch.Generator) -> Tensor:  # -> (n_replicates, columns)

@@ -171,8 +171,9 @@ def canvas(
         figure: Figure = Figure(figsize=size)
         FigureCanvasAgg(figure)
         figure.suptitle(title, fontsize=12, fontweight="bold", x=0.01, ha="left")
-        ratios = {"gridspec_kw": {"height_ratios": options.pop("height_ratios")}} if "height_ratios" in options else {}
-        yield list(figure.subplots(*shape, squeeze=False, **ratios, **options).flat)
+        if "height_ratios" in options:
+            options["gridspec_kw"] = {"height_ratios": options.pop("height_ratios")}
+        yield list(figure.subplots(*shape, squeeze=False, **options).flat)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
 
@@ -222,7 +223,8 @@ def _arrows(axes: Axes, atlas: Atlas, n: int = 15) -> None:
     move = (atlas.moderator(grid).detach() - grid) / space.scale
     length = move.norm(dim=1, keepdim=True).clamp(min=1e-12)
     move = move / length * (0.11 * torch.tanh(length / 0.11)) * space.scale
-    style = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.0028, "headwidth": 4.5, "headlength": 5.5}
+    style: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.0028}
+    style |= {"headwidth": 4.5, "headlength": 5.5}
     axes.quiver(grid[:, 0], grid[:, 1], move[:, 0], move[:, 1], color=GREY, **style, zorder=2)
 
 
@@ -305,7 +307,7 @@ def _one_convergence(axes: Axes, rows: Sequence[Series], answer: Estimate | None
         )
         n = np.array([k for k, _ in own]) + 0.07 * (i - (len(students) - 1) / 2)
         values, errors = ([getattr(e, key) for _, e in own] for key in ("value", "error"))
-        style = {"color": COLOURS[i % 4], "marker": "os^D"[i % 4], "ms": 5, "lw": 1, "capsize": 3}
+        style: dict[str, Any] = {"color": COLOURS[i % 4], "marker": "os^D"[i % 4], "ms": 5, "lw": 1, "capsize": 3}
         axes.errorbar(n, values, errors, label=f"{2 * extent} → {extent}", **style)
     if answer is not None:
         band = (answer.value - answer.error, answer.value + answer.error)
@@ -325,7 +327,7 @@ def _n_blockings(extent: int, common: int) -> int:
 def _one_density(axes: Axes, panel: Densities, n_bins: int) -> None:
     both = torch.cat([panel.teacher, panel.student])
     low, high = (float(torch.quantile(both[:: max(1, len(both) // 10**6)], q)) for q in (0.001, 0.999))
-    bins = np.linspace(low - 0.05 * (high - low), high + 0.05 * (high - low), n_bins + 1)
+    bins = np.linspace(low - 0.05 * (high - low), high + 0.05 * (high - low), n_bins + 1).tolist()
     t, w = panel.teacher.numpy(), panel.teacher_weights.numpy()
     axes.hist(t, bins, weights=w, density=True, color=BLUE, alpha=0.3, label="teacher, blocked")
     s, v = panel.student.numpy(), panel.student_weights.numpy()

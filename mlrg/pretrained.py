@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from flows import runs
+from mlrg.hierarchy import HierarchicalFlow
 from mlrg.systems import System, system
 from mlrg.teacher import Recipe, Teacher
 
@@ -58,8 +61,20 @@ def read(folder: Path, which: System) -> Teacher:
     space = type(which.space)(**{k: _tuple(v) for k, v in config["couplings"].items() if k != "type"})
     family = which.family.on(tuple(config["extents"]))
     flow = recipe.build(family, space, torch.float32)
-    flow.load_state_dict(torch.load(folder / "weights.pt", weights_only=True), strict=False)
+    try:
+        weights = torch.load(folder / "weights.pt", weights_only=True)
+        flow.load_state_dict({**flow.state_dict(), **_complete(flow, weights)})
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, TypeError) as error:
+        raise ValueError(f"expected the weights of {family} in {folder}, got a damaged file: {error}") from error
     return Teacher(family, space, flow, recipe).precise()
+
+
+def _complete(flow: HierarchicalFlow, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights, if they are finite and all there."""
+    missing = {name for name, _ in flow.named_parameters()} ^ set(weights)
+    if missing or not all(bool(value.isfinite().all()) for value in weights.values()):
+        raise RuntimeError(f"other parameters or not finite {sorted(missing)}")
+    return weights
 
 
 def _tuple(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -112,7 +112,7 @@ def _polish(moderator: Moderator, step: ExactStep, D: Tensor, y: Tensor, n_steps
     return value
 
 
-def _tangents(image: Tensor, weights: list[Tensor]) -> Tensor:  # (batch, m) -> (batch * m, n_weights)
+def _tangents(image: Tensor, weights: Sequence[Tensor]) -> Tensor:  # (batch, m) -> (batch * m, n_weights)
     rows = torch.eye(image.numel(), dtype=image.dtype, device=image.device).unflatten(-1, image.shape)
     slopes = torch.autograd.grad(image, weights, rows, is_grads_batched=True, allow_unused=True)
     filled = [rows.new_zeros((len(rows), w.numel())) if s is None else s.flatten(1) for s, w in zip(slopes, weights)]

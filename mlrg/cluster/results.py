@@ -84,11 +84,11 @@ def analyse(
     if invariant:
         error = torch.hypot(error, exact_row - _narrower(step, exact, width - 1))
     couplings = torch.stack([point.couplings for point in points]).mean(0)
+    known = torch.tensor(reference(group))
+    numbers = {"": rows.mean(0), "{}_error": error, "{}_reference": known, "exact_{}": exact_row}
+    named = {(k or "{}").format(m): float(v) for k, row in numbers.items() for m, v in zip(MEASURED, row)}
     return Results(
-        *rows.mean(0).tolist(),
-        *error.tolist(),
-        *reference(group),
-        *exact_row.tolist(),
+        **named,
         residual_kl=step.divergence(couplings, couplings).item(),
         environment=e,
         couplings=tuple(couplings.tolist()),

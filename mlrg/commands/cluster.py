@@ -110,8 +110,9 @@ def _finish(model: Cluster, directory: Path) -> None:
 
 
 def _model(directory: Path) -> Cluster:
-    config = {key: value for key, value in read_config(directory).items() if key != "type"}
-    return Cluster(**{key: tuple(value) if isinstance(value, list) else value for key, value in config.items()})
+    config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in read_config(directory).items()}
+    config.pop("type", None)
+    return Cluster(**config)
 
 
 def _estimates(results: Mapping[str, Any]) -> dict[str, tuple[Estimate, float | None]]:

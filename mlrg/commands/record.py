@@ -35,9 +35,10 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 def read_course(directory: Path) -> Course:
     """The course that a directory belongs to."""
-    config = {key: value for key, value in read_config(directory).items() if key != "type"}
+    config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in read_config(directory).items()}
+    config.pop("type", None)
     try:
-        return Course(**{key: tuple(v) if isinstance(v, list) else v for key, v in config.items()})
+        return Course(**config)
     except TypeError as error:
         raise ValueError(f"expected the config.json of a course in {directory}, got other keys: {error}") from error
 

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
     if name == "cluster":
         return cluster.main(rest)
     which = system(name)
-    options = tyro.cli(_options(name), args=rest, prog=f"mlrg run {name}", description=DESCRIPTION)
+    options: Any = tyro.cli(_options(name), args=rest, prog=f"mlrg run {name}", description=DESCRIPTION)
     course = Course(name, **{f.name: getattr(options.course, f.name) for f in fields(options.course)})
     directory = options.place.directory or Path("runs") / name
     teachers = Teachers(which, course, directory, options.place)
