@@ -81,14 +81,15 @@ class Learned(NamedTuple):
         return _monomials(self.moderator, couplings) @ self.responses[replica]
 
 
-def learn(moderator: Fitted, lessons: Sequence[Lesson], ridge: float = 1.0, n_steps: int = 300) -> Learned:
+def learn(moderator: Fitted, lessons: Sequence[Lesson], ridge: float = 3.0, n_steps: int = 300) -> Learned:
     """Fit a moderator to lessons, in place, and make its replicas.
 
         minimise Σ_k (M(J_k) - J'_k)ᵀ Σ_k⁻¹ (M(J_k) - J'_k) + Σ_k |(∂M(J_k) - ∂J'_k)/δ_k|² + ridge |θ|²
 
     with the bootstrap covariance Σ of the images and errors δ of their linear response; Σ⁻¹ is n times the Fisher
     information of the likelihood, so that the first sum is 2n times the KL of teacher and student in excess of its
-    minimum; the ridge is a prior of unit weights. A moderator that diverges is a ValueError and is put back as it was.
+    minimum; the ridge holds the network's weights, not the affine part. A moderator that diverges is a ValueError and
+    is put back as it was.
     """
     if not lessons:
         raise ValueError("expected at least one lesson, got none: teach before you learn")
@@ -161,7 +162,7 @@ def _minimise(moderator: Fitted, data: _Data, ridge: float, n_steps: int) -> flo
         optimiser.zero_grad()
         error = _outputs(moderator, data.couplings) - data.rows
         loss = torch.einsum("ki,kij,kj->", error, data.precision, error)
-        loss = loss + ridge * sum(p.square().sum() for p in parameters)
+        loss = loss + ridge * sum(p.square().sum() for p in moderator.network.parameters())
         loss.backward()
         return loss
 
@@ -185,7 +186,9 @@ def _replicas(moderator: Fitted, data: _Data, ridge: float) -> tuple[list[Linear
         error = (data.rows - outputs(flat)).detach()
     weighted = torch.einsum("kij,kjp->kip", data.precision, slope)
     fisher = torch.einsum("kip,kiq->pq", weighted, slope)
-    response = torch.linalg.solve(fisher + ridge * torch.eye(len(flat)).to(flat), weighted.flatten(0, 1).T)
+    held = torch.cat([torch.full_like(v, float(k.startswith("network"))).flatten() for k, v in zip(names, values)])
+    ridges = torch.diag(ridge * held + 1e-9 * fisher.diagonal().mean())
+    response = torch.linalg.solve(fisher + ridges, weighted.flatten(0, 1).T)
     steps = torch.einsum("pk,kb->bp", response, data.images.movedim(1, -1).flatten(0, 1))
     replicas = [Linearised(moderator, step) for step in steps]
     freedom = error.numel() - float(torch.einsum("pk,kp->", response, slope.flatten(0, 1)))

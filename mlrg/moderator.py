@@ -12,7 +12,9 @@ from torch import Tensor, nn
 class GradientFlow(nn.Module):
     """The gradient step of a learned monotone: M(J) = J - ∇C(J), so ∂M/∂J is symmetric with real eigenvalues.
 
-        C(J) = σ² c((J - J₀)/σ) with c a network of tanh layers that starts flat: M is then the identity.
+        C(J) = σ² [c(u) + a·u + ½ u·S u],    u = (J - J₀)/σ,
+
+    with c a network of tanh layers; all parts start at zero, and M at the identity.
 
     C decreases along short steps and is stationary at fixed points: it is the monotone of the renormalization
     group, assumed to exist. `SmoothMap` assumes nothing. Cost: one backward pass through the network.
@@ -29,6 +31,8 @@ class GradientFlow(nn.Module):
 
     centre: Tensor
     scale: Tensor
+    drift: Tensor
+    drift_slope: Tensor
 
     def __init__(
         self,
@@ -41,6 +45,7 @@ class GradientFlow(nn.Module):
         super().__init__()
         _register_region(self, n_couplings, centre, scale)
         self.network = _flat_network((n_couplings, *hidden, 1), self.centre, generator)
+        _add_drift(self, n_couplings)
 
     def forward(self, J: Tensor) -> Tensor:  # (batch, n) -> (batch, n)
         """J - ∇C(J); differentiable in the weights, and in J where J requires a gradient."""
@@ -52,8 +57,9 @@ class GradientFlow(nn.Module):
     def monotone(self, J: Tensor) -> Tensor:  # (batch, n) -> (batch,)
         """The monotone C(J), zero at the centre."""
         u = (J - self.centre) / self.scale
-        c = self.network(u) - self.network(torch.zeros_like(u))
-        return self.scale.square().mean() * c.squeeze(-1)
+        c = (self.network(u) - self.network(torch.zeros_like(u))).squeeze(-1)
+        quadratic = u @ self.drift + 0.5 * ((u @ self.drift_slope) * u).sum(-1)
+        return self.scale.square().mean() * (c + quadratic)
 
     def jacobian(self, J: Tensor) -> Tensor:  # (batch, n) -> (batch, n, n)
         """∂M_i/∂J_j = δ_ij - ∂²C/∂J_i∂J_j."""
@@ -61,7 +67,9 @@ class GradientFlow(nn.Module):
 
 
 class SmoothMap(nn.Module):
-    """An unconstrained smooth map of couplings: M(J) = J + σ m((J - J₀)/σ), the identity at the start.
+    """An unconstrained smooth map of couplings, the identity at the start.
+
+        M(J) = J + σ [m(u) + a + S u],    u = (J - J₀)/σ
 
     Takes the arguments of `GradientFlow`; needs no monotone to exist and has none.
 
@@ -70,6 +78,8 @@ class SmoothMap(nn.Module):
 
     centre: Tensor
     scale: Tensor
+    drift: Tensor
+    drift_slope: Tensor
 
     def __init__(
         self,
@@ -82,10 +92,12 @@ class SmoothMap(nn.Module):
         super().__init__()
         _register_region(self, n_couplings, centre, scale)
         self.network = _flat_network((n_couplings, *hidden, n_couplings), self.centre, generator)
+        _add_drift(self, n_couplings)
 
     def forward(self, J: Tensor) -> Tensor:  # (batch, n) -> (batch, n)
         """The new couplings."""
-        return J + self.scale * self.network((J - self.centre) / self.scale)
+        u = (J - self.centre) / self.scale
+        return J + self.scale * (self.network(u) + self.drift + u @ self.drift_slope)
 
     def jacobian(self, J: Tensor) -> Tensor:  # (batch, n) -> (batch, n, n)
         """∂M_i/∂J_j."""
@@ -99,6 +111,13 @@ def _register_region(module: nn.Module, n: int, centre: Tensor, scale: Tensor) -
         raise ValueError(f"expected a positive scale, got {scale}: pass the half width of the region of couplings")
     module.register_buffer("centre", centre.detach().clone())
     module.register_buffer("scale", torch.as_tensor(scale).to(centre).detach().expand(n).clone())
+
+
+def _add_drift(module: nn.Module, n: int) -> None:
+    """The affine part of a map, a and S: what a fit leaves unpenalised, so that networks only have to bend it."""
+    like = module.get_buffer("centre")
+    module.drift = nn.Parameter(like.new_zeros(n))
+    module.drift_slope = nn.Parameter(like.new_zeros(n, n))
 
 
 def _flat_network(widths: Sequence[int], like: Tensor, generator: torch.Generator | None) -> nn.Sequential:

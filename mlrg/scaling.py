@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lattices.statistics import Estimate
 
 
@@ -20,11 +22,12 @@ class Series(NamedTuple):
 def infinite_volume(series: Sequence[Series], correction: float | None, shift: float = 0.0) -> dict[str, Any]:
     """The answer for L → ∞, from the series on the smallest common lattice (the most blockings).
 
-        v(L) = v + a L^{-(ω + shift)}:    v = v_2 + (v_2 - v_1) / (r^{ω + shift} - 1),   r = L_2/L_1
+        v(L) = v + a L^{-(ω + shift)}
 
-    for the two largest students if ω is known; half of that shift is the systematic error. With one size only, or
-    without ω, the value stands as it is and the systematic error is the difference between the two largest sizes, or
-    between the two smallest common lattices, or unknown (null).
+    by weighted least squares over all students if ω is known, the error inflated by √(χ²/dof) where sizes disagree;
+    half of the way from the largest student is the systematic error. With one size only, or without ω, the value
+    stands as it is and the systematic error is the difference between the two largest sizes, or between the two
+    smallest common lattices, or unknown (null).
 
     Args:
         series: one for each common lattice.
@@ -33,19 +36,30 @@ def infinite_volume(series: Sequence[Series], correction: float | None, shift: f
     """
     best, *others = sorted(series, key=lambda s: s.common)
     order = sorted(range(len(best.extents)), key=lambda i: best.extents[i])
-    last = best.estimates[order[-1]]
-    value, statistical, systematic = last.value, last.error, _across(last, others, best.extents[order[-1]])
-    if len(order) > 1:
-        first, ratio = best.estimates[order[-2]], best.extents[order[-1]] / best.extents[order[-2]]
-        if correction is None:
-            systematic = abs(last.value - first.value)
-        else:
-            gain = 1 / (ratio ** (correction + shift) - 1)
-            value += gain * (last.value - first.value)
-            statistical = math.hypot((1 + gain) * last.error, gain * first.error)
-            systematic = abs(value - last.value) / 2
+    extents, estimates = [best.extents[i] for i in order], [best.estimates[i] for i in order]
+    last = estimates[-1]
+    value, statistical, systematic = last.value, last.error, _across(last, others, extents[-1])
+    if len(order) > 1 and correction is None:
+        systematic = abs(last.value - estimates[-2].value)
+    elif len(order) > 1 and correction is not None:
+        value, statistical = _extrapolated(extents, estimates, correction + shift)
+        systematic = abs(value - last.value) / 2
     error = math.hypot(statistical, systematic or 0.0)
     return {"value": value, "error": error, "statistical": statistical, "systematic": systematic}
+
+
+def _extrapolated(extents: Sequence[int], estimates: Sequence[Estimate], power: float) -> tuple[float, float]:
+    """v and its error from v(L) = v + a L^{-power}; exact estimates (error 0) count alike."""
+    errors = np.array([e.error for e in estimates])
+    weights = 1 / errors if (errors > 0).all() else np.ones(len(errors))
+    design = np.array([[1.0, n**-power] for n in extents]) * weights[:, None]
+    target = np.array([e.value for e in estimates]) * weights
+    covariance = np.linalg.inv(design.T @ design)
+    solution = covariance @ (design.T @ target)
+    freedom = len(extents) - 2
+    chi_squared = float(((design @ solution - target) ** 2).sum())
+    inflation = max(1.0, (chi_squared / freedom) ** 0.5) if freedom else 1.0
+    return float(solution[0]), inflation * float(covariance[0, 0]) ** 0.5 * bool((errors > 0).all())
 
 
 def _across(estimate: Estimate, others: Sequence[Series], extent: int) -> float | None:

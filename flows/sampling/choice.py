@@ -86,14 +86,18 @@ def equilibrated(
 def mixed_start(action: Action, n_chains: int, generator: torch.Generator) -> Tensor:  # -> (n_chains, *event)
     """Hot fields, whose cells are independent, and then as many cold ones, whose cells are equal (one less if odd).
 
-    On R and Rⁿ the cells have the width of the best Gaussian of the action, where it knows one.
+    On R and Rⁿ the cells have the width of the best Gaussian of the action, where it knows one. Cold ones have it
+    exactly: a whole lattice far out would have a force that no trajectory of a tuned kernel survives.
     """
     field, spectrum = action.field, action.gaussian_spectrum()
-    x = field.random(n_chains, generator)
+    cells, n_hot = _cells(field.random(n_chains, generator), field), n_chains - n_chains // 2
+    cold = cells[n_hot:, :1]
+    if isinstance(field.target, Real):
+        cold = cold / cold.flatten(1).square().mean(1).sqrt().reshape(-1, *[1] * (cold.ndim - 1))
+    x = torch.cat([cells[:n_hot], cold.expand_as(cells[n_hot:])])
     if isinstance(field.target, Real) and spectrum is not None:
         x = x * spectrum.mean().sqrt().to(x)
-    cells, n_hot = _cells(x, field), n_chains - n_chains // 2
-    return torch.cat([cells[:n_hot], cells[n_hot:, :1].expand_as(cells[n_hot:])]).reshape(x.shape)
+    return x.reshape(n_chains, *field.event_shape)
 
 
 def _cells(x: Tensor, field: FieldSpace) -> Tensor:  # (batch, *event) -> (batch, cells, *target)
