@@ -281,3 +281,13 @@ def test_hot_and_cold_starts() -> None:
 def test_wrong_arguments(make: Callable[[], object], reason: str) -> None:
     with pytest.raises((TypeError, ValueError), match=reason):
         make()
+
+
+def test_a_chain_that_is_stuck_far_out_is_refused() -> None:
+    """One lattice so far out that no trajectory of the tuned kernel survives there; the others are fine."""
+    action = phi4_form_d((4, 4)).at(torch.tensor([0.6, 1.0], dtype=torch.float64))
+    start = mixed_start(action, 32, torch.Generator().manual_seed(0))
+    equilibrated(action, start, 20, torch.Generator().manual_seed(1), n_warm_up=100, spacing=2)
+    start[0] = 300.0
+    with pytest.raises(RuntimeError, match="1 of 32"):
+        equilibrated(action, start, 20, torch.Generator().manual_seed(1), n_warm_up=100, spacing=2)

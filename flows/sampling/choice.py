@@ -22,6 +22,7 @@ from lattices.theories.potts_dual import PottsDual
 _FEWEST_CHAINS = 16
 _LEAST_ACCEPTANCE = 0.2
 _LIMIT = 5.0  # standard errors: once in 6000 for Student's distribution of 16 chains, in two million for many
+_STRAY = 30  # interquartile ranges
 
 
 def sampler_for(action: Action) -> Kernel:
@@ -79,6 +80,7 @@ def equilibrated(
     history = run(kernel, state, n_samples * spacing, generator, keep, desc="sampling")
     samples = _require_motion(history).measured["x"]
     trace = torch.stack([_observe(action, x) for x in (state.x, *samples.unbind(1))], 1)
+    _require_no_stray(trace)
     _require_agreement(trace, start - start // 2 if isinstance(start, int) else None)
     return samples
 
@@ -136,6 +138,18 @@ def _require_motion(history: History) -> History:
             "the kernel badly tuned, raise n_warm_up"
         )
     return history
+
+
+def _require_no_stray(trace: Tensor) -> None:  # (chains, times, 2)
+    """Raise if the mean of one chain is absurdly far from the others': it never came in from a wild start."""
+    means = trace.mean(1)
+    low, middle, high = torch.quantile(means, means.new_tensor([0.25, 0.5, 0.75]), dim=0)
+    stray = ((means - middle).abs() > _STRAY * (high - low)).any(1)
+    if bool(stray.any()):
+        raise RuntimeError(
+            f"expected all chains in equilibrium, got {int(stray.sum())} of {len(means)} more than {_STRAY} "
+            "interquartile ranges away: start closer, or take another kernel if they are stuck"
+        )
 
 
 def _require_agreement(trace: Tensor, n_hot: int | None) -> None:  # (chains, times, 2)
