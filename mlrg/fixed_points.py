@@ -40,7 +40,10 @@ def newton(moderator: Moderator, start: Tensor, n_steps: int = 50, tolerance: fl
         couplings = couplings - bound * step
         if not couplings.isfinite().all():
             return None
-        if bool((step.abs() < tolerance * moderator.scale).all()):
+        small = tolerance * moderator.scale
+        if bool((step.abs() < small).all()):
+            if bool((residual.abs() > 1e3 * small).any()):
+                return None  # nowhere to go: a flat direction without a zero
             return FixedPoint(couplings, moderator.jacobian(couplings[None])[0])
     return None
 

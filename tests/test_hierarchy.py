@@ -274,7 +274,7 @@ def disordered() -> HierarchicalFlow:
         (disordered, "coarse → fine"),
         (lambda: hierarchy(free(4, 6), 2), "divisible by 2"),
         (lambda: hierarchy(free(4, 4), 2).marginal(3), "0 to 2 blockings"),
-        (lambda: Details(free(4, 4), ContinuousFlow(FieldSpace(Lattice((4, 4))))), "set its blocking"),
+        (lambda: Details(free(4, 4), ContinuousFlow(FieldSpace(Lattice((4, 4))))), "that keeps"),
         (lambda: Details(free(4, 4), hierarchy(free(2, 2)).levels[0].bijection), "expected a flow on"),
         (lambda: hierarchy(free(4, 2)).log_prob(torch.zeros(1, 2, 2).double()), "expected shape"),
         (lambda: hierarchy(free(4, 2)).sample(1, torch.ones(1, 1).double()), "0 couplings"),
