@@ -43,7 +43,7 @@ class Course:
     """What is taught: plain numbers that go to config.json and back.
 
     Args:
-        system: a name of `mlrg.systems`.
+        system: a name of `mlrg.systems`, or what a system of your own is called.
         extents: of the students, each twice the one before: the first has a flow, the others' likelihoods are what
             the lessons before them predict. Teachers have twice as many sites along each axis.
         common: extents of the common lattices that they are blocked to.
@@ -71,7 +71,6 @@ class Course:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        system(self.system)
         if self.source not in ("auto", "flow", "chains"):
             raise ValueError(f'expected source "auto", "flow" or "chains", got {self.source!r}: choose one')
         if self.moderator not in MODERATORS:
@@ -119,7 +118,9 @@ def run_course(
             for extent in sorted(course.extents):
                 first = classroom is None
                 classroom = (
-                    _Classroom.first(course, chosen, teachers, extent, common) if first else classroom.next(folder)
+                    _Classroom.first(course, chosen, teachers, extent, common)
+                    if first
+                    else classroom.next(folder, report)
                 )
                 lessons[extent, common] = list(classroom.lessons(folder, report, bar.update))
     return dict(sorted(lessons.items()))
@@ -164,7 +165,7 @@ class _Classroom:
         student = FlowStudent(teachers(extent), blockings(extent, common))
         return cls(course, which, teachers, student, which.lessons, common, [])
 
-    def next(self, folder: Path | None) -> _Classroom:
+    def next(self, folder: Path | None, report: Callable[[str], None]) -> _Classroom:
         """The student of twice the size, as this one's lessons predict it; its lessons are about half as far from J*.
 
         Fixed points drift with the size: a pilot lesson at the old one tells where the new one is.
@@ -174,7 +175,7 @@ class _Classroom:
         point = critical_point(learned.moderator, around(self.where, self.where.centre, 1.5), generator).couplings
         student = PromotedStudent(self.student, learned, around(self.where, point, 1.8))
         room = replace(self, student=student, where=around(self.where, point, 0.6), done=[])
-        pilot = room._lesson(folder, "pilot", lambda: point)
+        pilot = room._lesson(folder, "pilot", lambda: point, report)
         slope = pilot.jacobian[:-1] - torch.eye(len(point), dtype=point.dtype)
         drift = torch.linalg.solve(slope, point - pilot.image[:-1])
         drift = self.where.scale * (drift / self.where.scale).clamp(-0.5, 0.5)
@@ -190,23 +191,25 @@ class _Classroom:
     ) -> Iterator[Lesson]:
         """One by one: read back, or taught and written."""
         for k in range(self.course.n_lessons + self.course.n_proposed):
-            started = time.perf_counter()
             try:
-                lesson = self._lesson(folder, k, lambda k=k: self._couplings(k))  # type: ignore[misc]
+                lesson = self._lesson(folder, k, lambda k=k: self._couplings(k), report)  # type: ignore[misc]
             except ValueError as refusal:
                 report(f"lesson {k} of {self.extent} on {self.common} was refused: {refusal}")
                 continue
-            report(_line(self.system, lesson, self.common, time.perf_counter() - started))
             self.done.append(lesson)
             tick()
             yield lesson
 
-    def _lesson(self, folder: Path | None, k: int | str, couplings: Callable[[], Tensor]) -> Lesson:
+    def _lesson(
+        self, folder: Path | None, k: int | str, couplings: Callable[[], Tensor], report: Callable[[str], None]
+    ) -> Lesson:
         """A lesson read back if it was finished before, else taught and written."""
         path = folder / "lessons" / f"{self.extent}-{self.common}-{k}.pt" if folder else None
         lesson = _read(path) if path and path.is_file() else None
         if lesson is None:
+            started = time.perf_counter()
             lesson = self._teach(couplings(), 997 if k == "pilot" else int(k))
+            report(_line(self.system, lesson, self.common, time.perf_counter() - started))
             if path:
                 _write(path, lesson)
         return lesson

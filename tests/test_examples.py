@@ -12,6 +12,9 @@ import pytest
 import torch
 
 from flows.report import HMCRun
+from flows.updates.natural import NaturalGradient
+from mlrg.course import Course
+from mlrg.teacher import Recipe
 from tests.laws import actions, bijections
 
 FOLDER = Path(__file__).parent.parent / "examples"
@@ -126,3 +129,21 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     figures = {path.stem for path in (tmp_path / "demo" / "figures").glob("*.png")}
     assert figures == {"training", "log_weights", "correlator", "metropolis"}
     assert "flow, Metropolis" in capsys.readouterr().out
+
+
+def test_mlrg_ising(tmp_path: Path) -> None:
+    """Four sites squared: the critical coupling within the corrections of so small a lattice."""
+    recipe = Recipe(frequencies=(1.2, 2.4), modulations=(1.2,), tails=(), n_times=2, n_steps=4, context_degree=1)
+    course = Course("ising", extents=(4,), common=(1,), n_lessons=2, n_samples=400, source="chains")
+    update = NaturalGradient(n_samples=400, chunk=400, damping=1e-3)
+    found = example("mlrg_ising").main(course, 3, recipe, update, tmp_path)
+    assert abs(found["critical_coupling"] - found["critical_coupling_reference"]) < 0.015
+    assert 0 < found["critical_coupling_error"] < 0.01
+    assert abs(found["y_t"] - 1) < 0.1 + 4 * found["y_t_error"]
+    assert (tmp_path / "figures" / "map-4-1.png").is_file()
+
+
+def test_mlrg_custom_family() -> None:
+    found = example("mlrg_custom_family").main(n_steps=3, n_lessons=2, n_samples=400, n_training=400)
+    assert 0.5 < found["critical_coupling"] < 0.9
+    assert 0 < found["error"] < 0.1

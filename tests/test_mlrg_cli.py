@@ -149,7 +149,8 @@ def test_traceback_on_demand() -> None:
 
 def test_help_lists_commands_systems_and_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
-    assert all(name in capsys.readouterr().out for name in ("run", "analyse", "plot"))
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("run", "analyse", "plot"))
     for words, expected in (
         (["run", "--help"], [*systems.systems(), "cluster"]),
         (["run", "ising", "-h"], ["--extents", "--n-lessons", "--train", "--directory"]),
