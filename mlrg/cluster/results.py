@@ -84,7 +84,7 @@ def analyse(
     if invariant:
         error = torch.hypot(error, exact_row - _narrower(step, exact, width - 1))
     couplings = torch.stack([point.couplings for point in points]).mean(0)
-    known = torch.tensor(reference(group))
+    known = torch.tensor(reference(group), dtype=torch.float64)
     numbers = {"": rows.mean(0), "{}_error": error, "{}_reference": known, "exact_{}": exact_row}
     named = {(k or "{}").format(m): float(v) for k, row in numbers.items() for m, v in zip(MEASURED, row)}
     return Results(
