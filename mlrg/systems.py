@@ -121,5 +121,5 @@ def _potts3() -> System:
     }
     return System(
         "potts3", PottsDualFamily.covering((8, 8), {"nearest": 1.1}, 3), CouplingSpace(("nearest",), (0.90,), (1.10,)),
-        CouplingSpace(("nearest",), (0.985,), (1.025,)), ((0.95,), (1.06,)), _POTTS, 0.8, exact,
+        CouplingSpace(("nearest",), (0.99,), (1.018,)), ((0.95,), (1.06,)), _POTTS, None, exact,
     )  # fmt: skip
