@@ -29,8 +29,8 @@ from mlrg.teacher import Teacher, train
 
 NUMBERS = ("critical_coupling", "y_t", "nu", "delta_sigma")
 SYSTEMS = ("ising", "phi4", "phi4-form-a", "potts3")
-COURSES = {name: Course(name, (8, 16), common=(1,), n_samples=40_000, source="chains") for name in SYSTEMS}
-COURSES["ising"] = Course("ising", (8, 16, 32), common=(1,), n_samples=20_000, source="chains")
+COURSES = {name: Course(name, (8, 16), common=(1,), n_samples=20_000, source="chains") for name in SYSTEMS}
+COURSES["phi4"] = Course("phi4", (8, 16), common=(1,), n_samples=30_000, source="chains")
 PUBLIC = {  # the public code of arXiv:2306.11054: J*/2, y_t, Δσ
     "cluster-A1": (0.825, 0.775, 0.085),
     "cluster-A1+E": (0.796, 1.17, 0.118),
