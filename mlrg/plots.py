@@ -333,5 +333,5 @@ def _one_density(axes: Axes, panel: Densities, n_bins: int) -> None:
     s, v = panel.student.numpy(), panel.student_weights.numpy()
     axes.hist(s, bins, weights=v, density=True, histtype="step", color=ORANGE, lw=1.8, label="student")
     if panel.curve is not None:
-        axes.plot(*panel.curve, color=INK, lw=1.4, label="student, exact likelihood")
+        axes.plot(*panel.curve, color=INK, lw=1.4, label="the student's likelihood")
     axes.set(xlabel=panel.name, ylabel="density", yticks=[])
