@@ -190,10 +190,12 @@ class _Classroom:
         self, folder: Path | None, report: Callable[[str], None], tick: Callable[[], object]
     ) -> Iterator[Lesson]:
         """One by one: read back, or taught and written."""
+        if self.course.source == "flow":
+            _ = [self.teachers(extent) for extent in (2 * self.extent, self.extent)]  # a ValueError, if one is missing
         for k in range(self.course.n_lessons + self.course.n_proposed):
             try:
                 lesson = self._lesson(folder, k, lambda k=k: self._couplings(k), report)  # type: ignore[misc]
-            except ValueError as refusal:
+            except (ValueError, RuntimeError) as refusal:
                 report(f"lesson {k} of {self.extent} on {self.common} was refused: {refusal}")
                 continue
             self.done.append(lesson)

@@ -3,8 +3,9 @@
     0 = E_teacher(J)[f(c/ζ)] - E_student(J')[f(c)],    f = ∂ log q_student(c | J') / ∂(J', log ζ)
 
 is the stationarity of KL(teacher ‖ student) on the common blocked lattice with *both* means taken under the true
-actions: by reweighting, or on Markov chains. Whatever the flows have not learned makes f less sharp, never the answer
-wrong; with perfect flows f is the efficient score.
+actions: by reweighting, or on Markov chains. Whatever the flows have not learned makes f less sharp and leaves the
+answer true, as long as f tells couplings apart: a flow that has learned nothing may show a second root. With perfect
+flows f is the efficient score. Where the student cannot imitate the teacher, the answer depends on f by that much.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ class Matching:
     overlap: float = 0.7
 
     def __post_init__(self) -> None:
-        if self.n_replicates < 2 or self.rounds < 1 or not 0 <= self.smallest_ess < 1 or not 0 < self.overlap < 1:
-            raise ValueError(f"expected n_replicates > 1, rounds > 0, fractions between 0 and 1, got {self}: change it")
+        if self.n_replicates < 2 or self.rounds < 2 or not 0 <= self.smallest_ess < 1 or not 0 < self.overlap < 1:
+            raise ValueError(f"expected n_replicates > 1, rounds > 1, fractions between 0 and 1, got {self}: change it")
 
 
 def teach(
