@@ -60,10 +60,10 @@ class Course:
 
     system: str = "ising"
     extents: tuple[int, ...] = (8,)
-    common: tuple[int, ...] = (1, 2)
+    common: tuple[int, ...] = (1,)
     n_lessons: int = 5
     n_proposed: int = 0
-    n_samples: int = 20_000
+    n_samples: int = 10_000
     source: str = "auto"
     moderator: str = "gradient"
     hidden: tuple[int, ...] = (16,)
