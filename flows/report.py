@@ -72,15 +72,22 @@ def measurement(action: Action, keep_fields: bool = False) -> Measure:
     """What is measured on every configuration, x (batch, *extents) -> {name: (batch, …)}.
 
     `scalar_observables`; the correlator C(t) of time slices, t = 0 … L/2, averaged over both directions; the virial
-    V⁻¹ Σ_x φ_x ∂S/∂φ_x, whose average is 1 for any action; and the fields themselves, if asked for.
+    V⁻¹ Σ_x φ_x ∂S/∂φ_x, whose average is 1 for any action; and the fields themselves, if asked for. Of a field in Rⁿ
+    the first component is observed.
     """
 
     def measure(x: Tensor) -> dict[str, Tensor]:
-        correlator = time_slice_correlator(x)
+        observed = x[..., 0] if action.field.target.shape else x
+        correlator = time_slice_correlator(observed)
         mirrored = correlator.flip(1).roll(1, 1)  # C(-t)
-        half = ((correlator + mirrored) / 2)[:, : x.shape[-1] // 2 + 1]
+        half = ((correlator + mirrored) / 2)[:, : observed.shape[-1] // 2 + 1]
         virial = -(x * action.force(x)).flatten(1).mean(1)
-        return {**scalar_observables(x), "correlator": half, "virial": virial, **({"x": x} if keep_fields else {})}
+        return {
+            **scalar_observables(observed),
+            "correlator": half,
+            "virial": virial,
+            **({"x": x} if keep_fields else {}),
+        }
 
     return measure
 
@@ -177,7 +184,7 @@ def _solved(action: Action) -> dict[str, float]:
     if isinstance(action, FreeField):
         square = float(free_field_propagator(extents, action.mass_squared).flat[0])
         return {"log Z": free_field_log_z(extents, action.mass_squared), "⟨φ²⟩": square}
-    if isinstance(action, IsingDual) and len(extents) == 2:
+    if isinstance(action, IsingDual) and len(extents) == 2 and not (action.diagonal or action.uniform_field):
         log_z = ising_torus_log_z(extents, action.coupling)
         return {"log Z": log_z - float(action.log_z_ising(0.0)), "log Z (Ising)": log_z}
     if isinstance(action, Phi4) and action.field.lattice.volume <= min(16, 4 * max(extents)):  # in seconds

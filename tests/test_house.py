@@ -16,16 +16,17 @@ from flows.bijection import Bijection
 from flows.distribution import Distribution
 from flows.sampling.kernel import Kernel
 from flows.updates.update import Update
-from lattices.action import Action, ActionFamily
+from lattices.action import Action, Family
 from lattices.fields import FieldSpace
 from lattices.lattice import Lattice
+from mlrg.coarsening import Coarsening
 from symmetries.group import Group
 from symmetries.representation import Representation
 from tests.discovery import PACKAGES, concrete, examples
 
 ROOT = Path(__file__).parent.parent
 FILES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
-NOUNS = (Group, Representation, Action, ActionFamily, Bijection, Distribution, Kernel, Update, Architecture)
+NOUNS = (Group, Representation, Action, Family, Coarsening, Bijection, Distribution, Kernel, Update, Architecture)
 
 
 def imported(tree: ast.AST) -> set[str]:
