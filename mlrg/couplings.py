@@ -18,8 +18,8 @@ class CouplingSpace:
     Args:
         names: of the couplings that are even under the field's reflection; teachers are conditioned on them.
         lower, upper: the ends of the range of each.
-        odd: names of couplings that break the symmetry (a field); only their linear response at zero is used, so
-            that teachers stay symmetric.
+        odd: names of couplings that break the symmetry (a field), for the record: y_h is read off the response to a
+            source of the field at zero, so that teachers stay symmetric.
     """
 
     names: tuple[str, ...]
