@@ -77,14 +77,15 @@ class NaturalGradient(Update):
 
     def _measure(self, problem: Problem, generator: torch.Generator) -> tuple[Moments, Tensor]:
         gram: Tensor | float = 0.0
-        log_weights = []
+        log_weights, units = [], None
         own = parallel.share(self.n_samples)
         for start in range(0, own, self.chunk):
             n = min(self.chunk, own - start)
             context = problem.context(n, generator)
             x, log_q, tangents = sample_tangents(problem.flow, n, context, generator)
             residual = log_q + problem.energy(x, context)
-            columns = torch.cat([_nuisance(context, tangents), tangents, residual[:, None]], 1).double()
+            units = units or _units(context)
+            columns = torch.cat([_nuisance(context, tangents, units), tangents, residual[:, None]], 1).double()
             gram = gram + columns.T @ columns
             log_weights.append(-residual.double())
         return Moments(parallel.gather(gram[None]).sum(0), self.n_samples), torch.cat(log_weights)  # type: ignore[index]
@@ -136,12 +137,23 @@ def sample_tangents(
     return x, log_prob, torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
 
 
-def _nuisance(context: Tensor | None, like: Tensor, degree: int = 4) -> Tensor:  # -> (n, n_nuisance)
-    """Columns that absorb -log Z(J): the monomials of the couplings, standardised over the batch."""
+def _units(context: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and spread of the couplings, the same for every chunk of a step and on every rank."""
+    if context is None:
+        return torch.zeros(0), torch.ones(0)
+    return parallel.from_main(lambda: (context.mean(0), context.std(0)))
+
+
+def _nuisance(
+    context: Tensor | None, like: Tensor, units: tuple[Tensor, Tensor], degree: int = 3
+) -> Tensor:  # -> (n, n_nuisance)
+    """Columns that absorb -log Z(J): the monomials of the couplings that vary, in fixed units."""
     ones = like.new_ones(len(like))
     if context is None:
         return ones[:, None]
-    unit = ((context - context.mean(0)) / context.std(0).clamp(min=1e-300)).to(like)
+    mean, spread = (unit.to(context) for unit in units)
+    varies = spread > 1e-6 * mean.abs()
+    unit = ((context - mean) / spread)[:, varies].to(like)
     powers = (m for k in range(degree + 1) for m in combinations_with_replacement(range(unit.shape[1]), k))
     return torch.stack([unit[:, list(m)].prod(1) if m else ones for m in powers], 1)
 
