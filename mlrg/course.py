@@ -12,6 +12,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -116,12 +117,10 @@ def run_course(
         for common in course.common:
             classroom: Any = None
             for extent in sorted(course.extents):
-                first = classroom is None
-                classroom = (
-                    _Classroom.first(course, chosen, teachers, extent, common)
-                    if first
-                    else classroom.next(folder, report)
-                )
+                if classroom is None:
+                    classroom = _Classroom.first(course, chosen, teachers, extent, common)
+                else:
+                    classroom = classroom.next(folder, report)
                 lessons[extent, common] = list(classroom.lessons(folder, report, bar.update))
     return dict(sorted(lessons.items()))
 
@@ -191,7 +190,7 @@ class _Classroom:
     ) -> Iterator[Lesson]:
         """One by one: read back, or taught and written."""
         if self.course.source == "flow":
-            _ = [self.teachers(extent) for extent in (2 * self.extent, self.extent)]  # a ValueError, if one is missing
+            _ = self._draws  # a ValueError, if a flow is missing
         for k in range(self.course.n_lessons + self.course.n_proposed):
             try:
                 lesson = self._lesson(folder, k, lambda k=k: self._couplings(k), report)  # type: ignore[misc]
@@ -228,8 +227,13 @@ class _Classroom:
         matching = Matching(n_replicates=self.course.n_replicates)
         start = self.where.centre + 2 * (couplings - self.where.centre)
         generator = torch.Generator().manual_seed(seed)
-        large, small = self._draw(2 * self.extent), self._draw(self.extent)
+        large, small = self._draws
         return teach(couplings, large, self.student, small, generator, start=start, matching=matching)
+
+    @cached_property
+    def _draws(self) -> tuple[Draw, Draw]:
+        """Of teacher and student: flows are read, and tried, once for all lessons."""
+        return self._draw(2 * self.extent), self._draw(self.extent)
 
     def _draw(self, extent: int) -> Draw:
         """From the flow of that extent if there is one and it is good enough, else from chains."""
