@@ -115,9 +115,10 @@ def teach(
             f"at J = {couplings.tolist()}: widen the student's couplings, or teach nearer to the fixed point"
         )
     shifts, jacobians, odd = moments.replicate(matching.n_replicates, generator)
-    residual = residual_kl((large, blocked, couplings), (small, student.block(small.x), image[:-1]), float(image[-1]))
+    own = student.block(small.x)
+    residual = residual_kl((large, blocked, couplings), (small, own, image[:-1]), float(image[-1]))
     ess = torch.tensor([large.ess(couplings), small.ess(image[:-1])], dtype=torch.float64)
-    sides = (blocked, large.weights(couplings)), (student.block(small.x), small.weights(image[:-1]))
+    sides = (blocked, large.weights(couplings)), (own, small.weights(image[:-1]))
     return Lesson(
         couplings, image, moments.jacobian(), moments.metric(), image + shifts - shifts.mean(0), jacobians,
         torch.cat([moments.odd()[None], odd]), torch.tensor([residual.value, residual.error], dtype=torch.float64),
