@@ -56,8 +56,9 @@ class Bijection(Flow, ABC):
         with torch.enable_grad():
             y = x.detach().requires_grad_()
             back, back_log_det = self.inverse(y, context)
-            total = (score.detach() * back).sum() + back_log_det.sum()
-            return Scored(x, log_det, torch.autograd.grad(total, y)[0])
+            pairing = self.domain.target.cotangent(back.detach(), score.detach()).conj() * back
+            derivative = torch.autograd.grad(pairing.real.sum() + back_log_det.sum(), y)[0]
+        return Scored(x, log_det, self.codomain.target.gradient(x, derivative))
 
     @classmethod
     def examples(cls) -> Iterator[Bijection]:

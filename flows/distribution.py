@@ -48,7 +48,8 @@ class Distribution(BaseDistribution, ABC):
         """∇_x log q(x), detached; by automatic differentiation unless known in closed form."""
         with torch.enable_grad():
             y = x.detach().requires_grad_()
-            return torch.autograd.grad(self.log_prob(y, context).sum(), y)[0]
+            derivative = torch.autograd.grad(self.log_prob(y, context).sum(), y)[0]
+        return self.field.target.gradient(y.detach(), derivative)
 
     @classmethod
     def examples(cls) -> Iterator[Distribution]:

@@ -49,10 +49,11 @@ class Action(ABC):
         """S(x) for each configuration, in the dtype of x."""
 
     def force(self, x: Tensor) -> Tensor:  # (batch, *event) -> (batch, *event)
-        """-∂S/∂x, by automatic differentiation unless a theory knows it in closed form."""
+        """-∂S/∂x, a tangent vector (of a group: in its algebra); by automatic differentiation unless in closed form."""
         with torch.enable_grad():
             y = x.detach().requires_grad_()
-            return -torch.autograd.grad(self.energy(y).sum(), y)[0]
+            derivative = torch.autograd.grad(self.energy(y).sum(), y)[0]
+        return -self.field.target.gradient(y.detach(), derivative)
 
     def gaussian_spectrum(self) -> Tensor | None:  # -> (*extents) or None
         """Variances of the Fourier modes in the best Gaussian approximation of exp(-S): where flows may start.
@@ -209,4 +210,5 @@ class ActionFamily(Family):
     def energy(self, x: Tensor, couplings: Tensor) -> Tensor:  # (batch, *event), (n,) or (batch, n) -> (batch,)
         """S(x; J), with one J for all or one for each configuration."""
         check_couplings(self.names, couplings, len(x))
-        return (self.operators(x) * couplings.to(x)).sum(-1)
+        operators = self.operators(x)
+        return (operators * couplings.to(operators)).sum(-1)

@@ -24,6 +24,7 @@ from torch import Tensor
 from lattices.lattice import Lattice
 from symmetries.group import LieGroup
 from symmetries.lie import SU2, U1
+from symmetries.spectra import traceless_anti_hermitian
 
 
 class Target(ABC):
@@ -43,6 +44,23 @@ class Target(ABC):
     @abstractmethod
     def distance_from(self, x: Tensor) -> Tensor:
         """How far each value is from the manifold: 0 on it."""
+
+    def gradient(self, x: Tensor, derivative: Tensor) -> Tensor:
+        """The tangent vector g with df = ⟨g, v⟩ for all v, from the derivative of f that autograd gives."""
+        return derivative
+
+    def cotangent(self, x: Tensor, v: Tensor) -> Tensor:
+        """A derivative whose `gradient` at x is the tangent vector v: what to pair with dx to get ⟨v, dx⟩."""
+        return v
+
+    def normal(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """A standard normal tangent vector at every value of x: the momenta of Hamiltonian dynamics."""
+        return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+
+    def inner(self, v: Tensor, w: Tensor) -> Tensor:  # (..., *shape) -> (...)
+        """⟨v, w⟩ of tangent vectors, in the metric whose volume is the reference measure (up to a constant)."""
+        product = v * w
+        return product.flatten(product.ndim - len(self.shape)).sum(-1) if self.shape else product
 
 
 @dataclass(frozen=True)
@@ -109,10 +127,19 @@ class Sphere(Target):
     def distance_from(self, x: Tensor) -> Tensor:
         return (x.norm(dim=-1) - 1).abs()
 
+    def gradient(self, x: Tensor, derivative: Tensor) -> Tensor:
+        return derivative - (derivative * x).sum(-1, keepdim=True) * x
+
+    def normal(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        return self.gradient(x, super().normal(x, generator))
+
 
 @dataclass(frozen=True)
 class Links(Target):
-    """A compact Lie group with its normalised Haar measure; exp(x, v) = exp(v) x for v in the algebra."""
+    """A compact Lie group with its normalised Haar measure; exp(x, v) = exp(v) x for v in the algebra.
+
+    The metric is ⟨v, w⟩ = v w on U(1) and -2 Tr(v w) on SU(N), for which the T_a of the group are orthonormal.
+    """
 
     group: LieGroup
 
@@ -133,6 +160,24 @@ class Links(Target):
 
     def distance_from(self, x: Tensor) -> Tensor:
         return (x - self.group.project(x)).abs()
+
+    def gradient(self, x: Tensor, derivative: Tensor) -> Tensor:
+        """-½ [x D†], projected on the algebra: df = Re Tr(D† v x)."""
+        return -0.5 * traceless_anti_hermitian(x @ derivative.mH) if self.shape else derivative
+
+    def cotangent(self, x: Tensor, v: Tensor) -> Tensor:
+        return 2 * v @ x if self.shape else v
+
+    def normal(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        if not self.shape:
+            return super().normal(x, generator)
+        basis = self.group.algebra_basis(x.dtype, x.device)
+        shape = (*x.shape[:-2], len(basis))
+        components = torch.randn(shape, generator=generator, dtype=x.dtype.to_real(), device=x.device)
+        return (components.to(x.dtype) @ basis.flatten(1)).unflatten(-1, self.shape)
+
+    def inner(self, v: Tensor, w: Tensor) -> Tensor:
+        return 2 * (v * w.conj()).real.sum((-2, -1)) if self.shape else v * w
 
 
 @dataclass(frozen=True)

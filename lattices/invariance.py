@@ -7,12 +7,13 @@ generators on a given field space. Actions and bijections list their claims in `
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from lattices.fields import FieldSpace, Transformation
+from lattices.fields import FieldSpace, Links, Target, Transformation
 from symmetries.finite import Hyperoctahedral
 
 
@@ -28,7 +29,9 @@ class Translation(Transformation):
 
 @dataclass(frozen=True)
 class PointTransformation(Transformation):
-    """(g·x)(R s) = x(s) with R a signed permutation matrix about the origin, for fields on sites.
+    """(g·x)(R s) = x(s) with R a signed permutation matrix about the origin.
+
+    On links the value moves with the link, and is inverted where R turns the link round: (g·U)(R ℓ) = U(ℓ).
 
     Args:
         matrix: rows of the d × d matrix R; the extents of the lattice must be invariant under it.
@@ -37,8 +40,8 @@ class PointTransformation(Transformation):
     matrix: tuple[tuple[int, ...], ...]
 
     def apply(self, x: Tensor, field: FieldSpace) -> Tensor:
-        if field.cells != "sites":
-            raise ValueError(f"expected a field on sites, got {field.cells}: point groups of links need orientations")
+        if field.cells == "links":
+            return self._links(x, field)
         rotation = torch.tensor(self.matrix)
         source = rotation.abs().argmax(1).tolist()  # the axis that ends up as axis mu
         axes = [axis % x.ndim for axis in field.lattice_axes]
@@ -50,6 +53,21 @@ class PointTransformation(Transformation):
             raise ValueError(f"expected extents invariant under {self.matrix}, got {field.lattice.extents}")
         mirrored = [axis for axis, row in zip(axes, rotation.sum(1).tolist()) if row < 0]
         return y.flip(mirrored).roll([1] * len(mirrored), mirrored) if mirrored else y
+
+    def _links(self, x: Tensor, field: FieldSpace) -> Tensor:
+        """The links (x, μ) from R x to R x ± ν̂, those with the lower sign stored as the inverse of (R x - ν̂, ν)."""
+        sites, invert = replace(field, cells="sites"), _inverse(field.target)
+        moved = [self.apply(component, sites) for component in x.unbind(1)]
+        links = []
+        for row, axis in zip(self.matrix, field.lattice_axes):
+            source = next(mu for mu, entry in enumerate(row) if entry)
+            links.append(moved[source] if row[source] > 0 else invert(moved[source]).roll(-1, axis))
+        return torch.stack(links, 1)
+
+
+def _inverse(target: Target) -> Callable[[Tensor], Tensor]:
+    """What turning a link round does to its value: the group inverse, or a sign on other targets."""
+    return target.group.inverse if isinstance(target, Links) else torch.neg
 
 
 @dataclass(frozen=True)

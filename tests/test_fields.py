@@ -23,7 +23,7 @@ from lattices.invariance import (
 )
 from lattices.lattice import Lattice
 from lattices.theories.ising import Spins
-from symmetries.lie import SU2
+from symmetries.lie import SU2, U1
 from tests.laws import fields as laws
 
 SPACES = [*FieldSpace.examples(), FieldSpace(Lattice((4, 4)), Spins())]
@@ -60,6 +60,8 @@ def test_transformations_preserve_the_measure(space: FieldSpace) -> None:
 def test_point_group_acts(extents: tuple[int, ...]) -> None:
     laws.point_group_acts(FieldSpace(Lattice(extents)))
     laws.point_group_acts(FieldSpace(Lattice(extents), Sphere(2)))
+    laws.point_group_acts(FieldSpace(Lattice(extents), Links(SU2()), "links"))
+    laws.point_group_acts(FieldSpace(Lattice(extents), Links(U1()), "links"))
 
 
 def test_point_group_generators_respect_extents() -> None:
@@ -103,11 +105,9 @@ def test_geometry_is_checked() -> None:
         FieldSpace(Lattice((4,)), cells="plaquettes")
     with pytest.raises(ValueError, match="Sphere"):
         Sphere(0)
-    links, tall = FieldSpace(Lattice((2, 2)), Links(SU2()), "links"), FieldSpace(Lattice((2, 3)))
-    for space, reason in ((links, "orientations"), (tall, "invariant")):
-        x = space.random(1, laws.generator())
-        with pytest.raises(ValueError, match=reason):
-            space.act(PointTransformation(((0, 1), (1, 0))), x)
+    tall = FieldSpace(Lattice((2, 3)))
+    with pytest.raises(ValueError, match="invariant"):
+        tall.act(PointTransformation(((0, 1), (1, 0))), tall.random(1, laws.generator()))
     with pytest.raises(ValueError, match="discrete"):
         Spins().exp(torch.ones(2), torch.ones(2))
 
