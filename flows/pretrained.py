@@ -10,7 +10,7 @@ import torch
 
 from flows import runs
 from flows.commands.command_line import command_line
-from flows.layers.continuous import ContinuousFlow
+from flows.layers.integrated import IntegratedFlow
 from flows.trained import MODELS, Trained, find
 from flows.trained import load as load_trained
 
@@ -53,7 +53,7 @@ def save_pretrained(run_directory: Path | str, name: str, command: str | None = 
     target.mkdir(parents=True, exist_ok=True)
     torch.save(state, target / "weights.pt")
     command = command or command_line(source.configuration, name)
-    if isinstance(source.flow.bijection, ContinuousFlow):  # measured once, so that loading need not search
+    if isinstance(source.flow.bijection, IntegratedFlow):  # measured once, so that loading need not search
         record |= {"refined_steps": source.flow.bijection.n_steps, "refined_tolerance": TOLERANCE}
     config = {"command": command, **record, **source.configuration.to_dict(), "start_from": None}
     runs.atomic_write_json(target / "config.json", config)

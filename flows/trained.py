@@ -14,7 +14,7 @@ from torch import Tensor
 from flows import checkpoints
 from flows.configuration import Configuration
 from flows.distribution import Transformed
-from flows.layers.continuous import ContinuousFlow
+from flows.layers.integrated import IntegratedFlow
 from lattices.action import Action
 
 MODELS = Path(__file__).parent / "models"
@@ -89,7 +89,7 @@ def refined(
     below the statistical one. A single candidate is taken on trust: it was measured before.
     """
     bijection = flow.bijection
-    if not isinstance(bijection, ContinuousFlow):
+    if not isinstance(bijection, IntegratedFlow):
         return flow
     if len(candidates) == 1:
         return Transformed(flow.base, bijection.refined(candidates[0], "dop853"))

@@ -15,7 +15,7 @@ from flows.commands.free_energy import both_sides, free_energies
 from flows.commands.parsing import parse, say
 from flows.commands.sample import LARGEST_SHARE, Source
 from flows.distribution import Transformed
-from flows.layers.continuous import ContinuousFlow
+from flows.layers.integrated import IntegratedFlow
 from flows.report import Corrected, HMCRun
 from lattices.action import Action
 from lattices.statistics import reweighted_mean
@@ -95,7 +95,7 @@ def exact_checks(flow: Transformed, action: Action, tolerance: float, generator:
     yield Check("inverse: |log det f + log det f⁻¹|", _worst(log_det + back_log_det), tolerance)
     if action.field.lattice.volume <= LARGEST_JACOBIAN:
         yield Check("Jacobian: |log det - autograd|", _worst(log_det[:1] - _log_det(flow, z[:1])), tolerance)
-    if isinstance(flow.bijection, ContinuousFlow):
+    if isinstance(flow.bijection, IntegratedFlow):
         error = float(flow.bijection.integration_error(z, log_prob=flow.base.log_prob).max())
         yield Check(f"integration: {flow.bijection.n_steps} steps of {flow.bijection.method}", error, tolerance)
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import combinations_with_replacement, product
+from itertools import product
 
 import torch
 from torch import Tensor, nn
 
-from flows.bijection import Bijection, Scored
-from flows.context import checked_context
+from flows.bijection import Scored
+from flows.layers.integrated import IntegratedFlow, context_columns, legendre, monomials
 from flows.layers.integration import Fields, integrate, tableau
 from flows.layers.kernels import OrbitKernels
 from lattices.blocking import Blocking, BlockPointGroup
@@ -83,11 +83,10 @@ class VectorFieldSpec:
 
     def monomials(self) -> list[tuple[int, ...]]:
         """The products of couplings, by index, that coefficients are linear in; the first is 1."""
-        degrees = range(self.context_degree + 1 if self.n_context else 1)
-        return [m for degree in degrees for m in combinations_with_replacement(range(self.n_context), degree)]
+        return monomials(self.n_context, self.context_degree)
 
 
-class ContinuousFlow(Bijection):
+class ContinuousFlow(IntegratedFlow):
     """x = φ(1) of dφ/dt = Σ_{h,f} W_{hf}(t) * sin(ω_f ψ_h) + W_0(t) * φ,  ψ_h = G_h * φ,  φ(0) = z.
 
         W_a(t) = Σ_{j,b} θ_{jab} P_j(2t - 1) K_b,
@@ -206,21 +205,6 @@ class ContinuousFlow(Bijection):
                 state = integrate(rates, state, (step * h, step * h + h), 1, self.method)
         tangents = torch.einsum("bm,bjak->bmjak", self._context(context).expand(len(z), -1), total)
         return Scored(*state), tangents.flatten(1)
-
-    @torch.no_grad()
-    def integration_error(
-        self, z: Tensor, context: Tensor | None = None, log_prob: Callable[[Tensor], Tensor] | None = None
-    ) -> Tensor:  # (batch, *event) -> (batch,)
-        """How far log q(x) at x = f(z) is from that of the flow with doubled steps at the same x: |error| in nats.
-
-        Args:
-            log_prob: the density of z; None stands for the reference measure. The end point moves with the steps
-                too, and only at equal x, with the density that is used, do the two effects cancel as they should.
-        """
-        log_prob = log_prob or (lambda latent: latent.new_zeros(len(latent)))
-        x, log_det = self(z, context)
-        back, back_log_det = self.refined(2 * self.n_steps).inverse(x, context)
-        return (log_prob(z) - log_det - log_prob(back) - back_log_det).abs()
 
     def refined(self, n_steps: int, method: str | None = None) -> ContinuousFlow:
         """The same flow with the same parameters (shared), integrated with other steps or another method."""
@@ -344,17 +328,10 @@ class ContinuousFlow(Bijection):
         return torch.fft.irfftn(hat, s=lattice.extents, dim=lattice.axes)
 
     def _legendre(self, t: float) -> Tensor:  # -> (n_times,)
-        u, values = 2 * t - 1, [1.0, 2 * t - 1]
-        for n in range(1, self.spec.n_times):
-            values.append(((2 * n + 1) * u * values[n] - n * values[n - 1]) / (n + 1))
-        return self.theta.new_tensor(values[: self.spec.n_times])
+        return self.theta.new_tensor(legendre(t, self.spec.n_times))
 
     def _context(self, context: Tensor | None) -> Tensor:  # -> (1 or batch, n_monomials)
-        if not self.spec.n_context:
-            return self.theta.new_ones(1, 1)
-        context = checked_context(context, self.spec.n_context)
-        ones = context.new_ones(len(context))
-        return torch.stack([context[:, list(m)].prod(1) if m else ones for m in self.spec.monomials()], 1)
+        return context_columns(context, self.spec.n_context, self.spec.context_degree, self.theta)
 
     @classmethod
     def examples(cls) -> Iterator[ContinuousFlow]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flows import parallel
 from flows.distribution import Distribution, Transformed
-from flows.layers.continuous import ContinuousFlow
+from flows.layers.integrated import IntegratedFlow
 from flows.updates.update import Problem, Report, Update
 
 
@@ -161,7 +161,7 @@ def _nuisance(
 def _curvature_scale(diagonal: Tensor, flow: Distribution) -> Tensor:
     """The curvature each parameter is damped with: that of its time-independent partner in a continuous flow, since
     at θ = 0 the time-dependent ones have none of their own; elsewhere its own, floored by the mean."""
-    thetas = {id(m.theta) for m in flow.modules() if isinstance(m, ContinuousFlow)}
+    thetas = {id(m.theta) for m in flow.modules() if isinstance(m, IntegratedFlow)}
     scales = []
     for own, parameter in zip(_split(diagonal, flow), _trained(flow)):
         if id(parameter) in thetas:
