@@ -19,6 +19,17 @@ from lattices.exact.enumeration import (
     potts_enumeration,
 )
 from lattices.exact.free_field import free_field_log_z, free_field_propagator, free_field_spectrum
+from lattices.exact.gauge import (
+    CharacterExpansion,
+    character_expansion,
+    gauge_plane_plaquette,
+    gauge_torus_log_z,
+    gauge_torus_plaquette,
+    gauge_torus_wilson_loop,
+    one_plaquette_log_z,
+    u1_charge_distribution,
+    u1_charge_squared,
+)
 from lattices.exact.ising import (
     ising_critical_coupling,
     ising_torus_energy,
@@ -30,14 +41,20 @@ from lattices.exact.ising import (
 from lattices.exact.phi4 import Phi4Moments, phi4_moments
 
 __all__ = [
+    "CharacterExpansion",
     "FixedPoint",
     "Phi4Moments",
     "SpinMoments",
+    "character_expansion",
     "clock_enumeration",
     "decimation",
     "free_field_log_z",
     "free_field_propagator",
     "free_field_spectrum",
+    "gauge_plane_plaquette",
+    "gauge_torus_log_z",
+    "gauge_torus_plaquette",
+    "gauge_torus_wilson_loop",
     "ising_chain_log_z",
     "ising_critical_coupling",
     "ising_enumeration",
@@ -45,10 +62,13 @@ __all__ = [
     "ising_torus_log_z",
     "migdal_kadanoff",
     "migdal_kadanoff_fixed_point",
+    "one_plaquette_log_z",
     "onsager_energy",
     "onsager_log_z",
     "onsager_magnetisation",
     "phi4_moments",
     "potts_critical_coupling",
     "potts_enumeration",
+    "u1_charge_distribution",
+    "u1_charge_squared",
 ]
