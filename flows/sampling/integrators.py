@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from lattices.action import Action
+from lattices.fields import FieldSpace
+
+_FAR = 0.01  # from unitarity: a trajectory that diverged, not rounding
 
 
 @dataclass(frozen=True)
@@ -48,20 +53,52 @@ INTEGRATORS: dict[str, Integrator] = {
 
 
 class Phase(NamedTuple):
-    """A point of phase space, with the force there."""
+    """A point of phase space, with the forces there: of every part of the action, the slowest first."""
 
     x: Tensor  # (chains, *event)
-    momentum: Tensor  # (chains, *event)
-    force: Tensor  # (chains, *event)
+    momentum: Tensor  # (chains, *event), tangent
+    forces: tuple[Tensor, ...]  # (chains, *event) each, tangent
 
 
-def trajectory(action: Action, start: Phase, step_size: float | Tensor, n_steps: int, method: Integrator) -> Phase:
-    """Hamilton's equations ẋ = p, ṗ = -∂S/∂x for n_steps of `step_size`, one for all or one for each chain."""
-    kicks, drifts = method.schedule(n_steps)
-    x, momentum, force = start
+def trajectory(
+    actions: Sequence[Action],
+    start: Phase,
+    step_size: float | Tensor,
+    n_steps: Sequence[int],
+    method: Integrator,
+) -> Phase:
+    """Hamilton's equations ẋ = p, ṗ = -Σ ∂S_i/∂x for n_steps[0] steps of `step_size`, one for all or one per chain.
+
+    The first action kicks; what drifts between its kicks is a trajectory of the others, n_steps[1] steps to a drift,
+    and so on down to x → exp(ε p) x. On a group p is in the algebra, and the force acts on it from the same side.
+    """
+    slowest, *faster = actions
+    kicks, drifts = method.schedule(n_steps[0])
+    x, momentum, (force, *forces) = start
     momentum = momentum + kicks[0] * step_size * force
     for drift, kick in zip(drifts, kicks[1:]):
-        x = action.field.exp(x, drift * step_size * momentum)
-        force = action.force(x)
+        if faster:
+            inner = Phase(x, momentum, tuple(forces))
+            x, momentum, forces = trajectory(faster, inner, drift * step_size / n_steps[1], n_steps[1:], method)  # type: ignore[assignment]
+        else:
+            x = slowest.field.exp(x, drift * step_size * momentum)
+        force = slowest.force(x)
         momentum = momentum + kick * step_size * force
-    return Phase(x, momentum, force)
+    return Phase(x, momentum, (force, *forces))
+
+
+def restored(field: FieldSpace, x: Tensor) -> Tensor:  # (batch, *event) -> (batch, *event)
+    """SU(N) matrices that rounding has moved off the group, back on it: one Newton–Schulz step, then det = 1.
+
+        U ← U (3 - U†U) / 2,    U ← U (det U)^{-1/N}
+
+    Squares the distance from the group, so what was off by rounding is on it to rounding; the move is of the size of
+    rounding itself. Matrices that are far off become NaN. Other fields are returned as they are.
+    """
+    if not x.is_complex():
+        return x
+    gap = x.mH @ x - torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    u = x - x @ gap / 2
+    phase = torch.linalg.det(u).angle() / x.shape[-1]
+    u = u * torch.polar(torch.ones_like(phase), -phase)[..., None, None]
+    return torch.where(gap.abs().amax((-2, -1), keepdim=True) < _FAR, u, torch.nan)

@@ -12,9 +12,12 @@ from flows.bases import GaussianField
 from flows.sampling.hmc import HMC
 from flows.sampling.integrators import Integrator, Phase, trajectory
 from flows.sampling.kernel import Kernel
+from flows.sampling.nested import hamiltonian
 from lattices.action import Action
-from lattices.fields import FieldSpace
+from lattices.fields import Circle, FieldSpace, Links, Real
 from lattices.theories.free_field import FreeField
+
+Actions = tuple[Action, ...]
 
 LIMIT = 4.0  # standard errors
 
@@ -33,7 +36,7 @@ def within(samples: Tensor, exact: float | Tensor, name: str) -> None:
 def well_formed(kernel: Kernel, field: FieldSpace, dtype: torch.dtype = torch.float64) -> None:
     """Shapes, dtypes, reproducibility, a state whose energy is that of its field, no change of the input."""
     x = field.random(3, generator(), dtype)
-    before = x.clone()
+    dtype, before = x.dtype, x.clone()
     state = kernel.init(x)
     results = [kernel.step(state, generator(2)) for _ in range(2)]
     (new, info), (again, _) = results
@@ -44,6 +47,7 @@ def well_formed(kernel: Kernel, field: FieldSpace, dtype: torch.dtype = torch.fl
         f"{kernel}: energy"
     )
     assert torch.allclose(new.energy, kernel.init(new.x).energy, rtol=1e-4), f"{kernel}: energy is not that of x"
+    assert (new.energy.dtype, field.contains(new.x).all()) == (dtype.to_real(), True), f"{kernel} leaves the manifold"
     for value in info:
         assert (value.shape, value.dtype) == ((3,), torch.float64), f"{kernel}: {info}"
     assert ((info.accepted >= 0) & (info.accepted <= 1)).all(), f"{kernel}: acceptance {info.accepted}"
@@ -96,33 +100,62 @@ def ergodic(kernel: Kernel, action: Action, n: int = 400) -> None:
     assert reach.all(), f"{kernel} does not reach {(~reach).sum()} pairs of states"
 
 
-def thermal(action: Action, n: int) -> Phase:
-    """Points of phase space near equilibrium."""
-    kernel, x = HMC(action, 0.05, 20), 0.3 * action.field.random(n, generator())
-    state = kernel.init(x)
+def whole(action: Action | Actions) -> Action:
+    """The sum of the parts."""
+    return action if isinstance(action, Action) else sum(action[1:], start=action[0])
+
+
+def energy_and_momentum(action: Action, point: Phase) -> Tensor:  # -> (n,)
+    return hamiltonian(action.field, action.energy(point.x), point.momentum)
+
+
+def thermal(action: Action | Actions, n: int) -> Phase:
+    """Points of phase space near equilibrium, with the forces of all parts."""
+    total = whole(action)
+    kernel, x = HMC(total, 0.05, 20), total.field.random(n, generator())
+    state = kernel.init(0.3 * x if isinstance(total.field.target, Real) else x)
     for seed in range(10):
         state, _ = kernel.step(state, generator(seed))
-    momentum = torch.randn(x.shape, generator=generator(11), dtype=x.dtype)
-    return Phase(state.x, momentum, action.force(state.x))
+    momentum = total.field.target.normal(state.x, generator(11))
+    return Phase(state.x, momentum, tuple(part.force(state.x) for part in parts(action)))
 
 
-def reversible(action: Action, method: Integrator) -> None:
+def parts(action: Action | Actions) -> Actions:
+    return (action,) if isinstance(action, Action) else action
+
+
+def levels(action: Action | Actions, n_steps: int) -> tuple[int, ...]:
+    """n_steps of the slowest part, three of each further one."""
+    return (n_steps, *[3] * (len(parts(action)) - 1))
+
+
+def distance(field: FieldSpace, x: Tensor, y: Tensor) -> float:
+    """The largest difference, of angles as points of the circle."""
+    angles = isinstance(field.target, Circle | Links) and not x.is_complex()
+    x, y = (torch.polar(torch.ones_like(z), z) if angles else z for z in (x, y))
+    return (x - y).abs().max().item()
+
+
+def reversible(action: Action | Actions, method: Integrator) -> None:
     """Forward, momentum flipped, forward again: back at the start."""
     start = thermal(action, 4)
-    end = trajectory(action, start, 0.1, 10, method)
-    back = trajectory(action, end._replace(momentum=-end.momentum), 0.1, 10, method)
-    gap = max((back.x - start.x).abs().max().item(), (back.momentum + start.momentum).abs().max().item())
+    end = trajectory(parts(action), start, 0.1, levels(action, 10), method)
+    flipped = end._replace(momentum=-end.momentum)
+    back = trajectory(parts(action), flipped, 0.1, levels(action, 10), method)
+    moved, gap = (distance(whole(action).field, point.x, start.x) for point in (end, back))
+    gap = max(gap, (back.momentum + start.momentum).abs().max().item())
+    assert moved > 0.1, f"{method} does not move"
     assert gap < 1e-11, f"{method} misses its start by {gap:.1e}"
 
 
-def energy_error(action: Action, start: Phase, n_steps: int, method: Integrator) -> float:
+def energy_error(action: Action | Actions, start: Phase, n_steps: int, method: Integrator) -> float:
     """Root mean square ΔH of trajectories of length one."""
-    end = trajectory(action, start, 1 / n_steps, n_steps, method)
-    first, last = (action.energy(p.x) + p.momentum.square().flatten(1).sum(1) / 2 for p in (start, end))
+    end = trajectory(parts(action), start, 1 / n_steps, levels(action, n_steps), method)
+    first, last = (energy_and_momentum(whole(action), point) for point in (start, end))
     return (last - first).square().mean().sqrt().item()
 
 
-def order(action: Action, method: Integrator, n_steps: int = 32) -> None:
+def order(action: Action | Actions, method: Integrator, n_steps: int = 32) -> None:
     """ΔH ∝ ε^order at fixed length, by the slope between ε and ε/2."""
     start = thermal(action, 64)
     slope = math.log2(energy_error(action, start, n_steps, method) / energy_error(action, start, 2 * n_steps, method))
