@@ -1,19 +1,20 @@
 """Which links move and which loops are frozen: masks of a direction and a residue of the sites, in d >= 2.
 
-| masks          | active links (x, μ)                                  | masks per cycle      | even frozen loops        |
-|----------------|------------------------------------------------------|----------------------|--------------------------|
-| `link_stripes` | x_ν + ⌊p/2⌋ Σ_{ρ≠μ,ν} x_ρ ≡ residue (mod p)          | p d (p = 4: 8, 12, 16) | plaquettes for p >= 3  |
-| `link_parity`  | x_1 + … + x_d ≡ parity (mod 2)                       | 2 d                  | rectangles 2ν̂ × μ̂        |
+| masks          | active links (x, μ)                         | masks per cycle        | frozen in the plane (μ, ν)  |
+|----------------|---------------------------------------------|------------------------|-----------------------------|
+| `link_stripes` | x_ν + ⌊p/2⌋ Σ_{ρ≠μ,ν} x_ρ ≡ residue (mod p) | p d (p = 4: 8, 12, 16) | (p - 2) / p of plaquettes   |
+| `link_parity`  | x_1 + … + x_d ≡ parity (mod 2)              | 2 d                    | 1 × 2 around active links   |
 
-Opposite links of a plaquette must not move together, so one direction needs at least two masks: 2d in a cycle (4, 6, 8)
-is the least, and `link_stripes` reaches it with period 2. Period 3 is the least that leaves plaquettes of the plane (μ, ν)
-frozen, period 4 leaves half of them.
+Opposite links of a plaquette must not move together, so that one direction needs at least two masks: 2d in a cycle
+(4, 6, 8) is the least, which `link_stripes` reaches with p = 2 and `link_parity` with frozen staples. Period 3 is the
+least that leaves plaquettes of the plane (μ, ν) frozen.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from math import gcd
+from functools import reduce
 from typing import final
 
 import torch
@@ -22,6 +23,46 @@ from torch import Tensor, nn
 from lattices.invariance import Translations
 from lattices.lattice import Lattice
 from lattices.loops import PLAQUETTE, RECTANGLE, Path, orientations, staple_paths
+
+
+def links_along(lattice: Lattice, path: Path) -> Tensor:  # -> (len(path), V)
+    """Flat indices axis V + x of the links that a path runs along, for every site it may start from."""
+    extents, here = torch.tensor(lattice.extents), lattice.coordinates()
+    strides = torch.tensor([math.prod(lattice.extents[mu + 1 :]) for mu in range(lattice.dimension)])
+    rows = []
+    for step in path:
+        ahead = torch.zeros_like(extents).index_fill(0, torch.tensor(abs(step) - 1), 1 if step > 0 else -1)
+        start = here if step > 0 else here + ahead
+        rows.append((abs(step) - 1) * lattice.volume + start % extents @ strides)
+        here = here + ahead
+    return torch.stack(rows)
+
+
+@final
+class Transport(nn.Module):
+    """The product of links along one path, from some sites only; for real angles their signed sum.
+
+    Args:
+        lattice: of the links.
+        path: as in `lattices.loops`.
+        sites: flat indices of the starting points, shape (n,).
+
+    Shape: (batch, d, *extents, *element) -> (batch, n, *element).
+    """
+
+    links: Tensor  # (len(path), n)
+
+    def __init__(self, lattice: Lattice, path: Path, sites: Tensor) -> None:
+        super().__init__()
+        self.lattice, self.path = lattice, path
+        self.register_buffer("links", links_along(lattice, path)[:, sites], persistent=False)
+
+    def forward(self, u: Tensor) -> Tensor:
+        flat = u.flatten(1, 1 + self.lattice.dimension)
+        steps = [flat.index_select(1, row) for row in self.links]
+        if not u.is_complex():
+            return torch.stack([link if step > 0 else -link for link, step in zip(steps, self.path)]).sum(0)
+        return reduce(torch.matmul, [link if step > 0 else link.mH for link, step in zip(steps, self.path)])
 
 
 @final
@@ -63,24 +104,10 @@ class LinkPartition(nn.Module):
         """x with its active links replaced."""
         return x.flatten(1, 1 + self.lattice.dimension).index_copy(1, self.links, active).view_as(x)
 
-    def at_sites(self, v: Tensor) -> Tensor:  # (batch, *extents, *rest) -> (batch, n, *rest)
-        """Values at the sites where active links start."""
-        return v.flatten(1, self.lattice.dimension).index_select(1, self.sites)
-
     def passes(self, loop: Path) -> Tensor:  # -> extents, int
         """How often the path from x runs along active links, for every x."""
-        mu, d = self.axes[0] + 1, self.lattice.dimension
-        active = torch.zeros(self.lattice.volume, dtype=torch.long, device=self.sites.device)
-        active = active.index_fill(0, self.sites, 1).reshape(self.lattice.extents)
-        total, here = torch.zeros_like(active), [0] * d
-        for step in loop:
-            backwards = [0] * d
-            backwards[abs(step) - 1] = 1 if step > 0 else -1
-            start = here if step > 0 else [a + b for a, b in zip(here, backwards)]
-            if abs(step) == mu:
-                total = total + active.roll([-a for a in start], tuple(range(d)))
-            here = [a + b for a, b in zip(here, backwards)]
-        return total
+        active = self.links.new_zeros(self.lattice.dimension * self.lattice.volume).index_fill(0, self.links, 1)
+        return active[links_along(self.lattice, loop).to(active.device)].sum(0).reshape(self.lattice.extents)
 
     @classmethod
     def examples(cls) -> Iterator[LinkPartition]:
@@ -96,7 +123,7 @@ class LinkPartition(nn.Module):
 def link_stripes(
     lattice: Lattice, axis: int, residue: int, period: int = 4, transverse: int | None = None
 ) -> LinkPartition:
-    """Every `period`-th column of links in direction μ = axis, staggered across the planes; x_ν = `residue` at the origin.
+    """Every `period`-th column of links in direction μ = axis, staggered across the planes.
 
     Args:
         lattice: the extent along ν divisible by the period p, the others across by p / gcd(p, ⌊p/2⌋).
@@ -112,7 +139,7 @@ def link_stripes(
         raise ValueError(f"expected period >= 2 and 0 <= residue < period, got {period} and {residue}: 4 and 0, say")
     weights = [period // 2] * lattice.dimension
     weights[mu], weights[nu] = 0, 1
-    _require_fit(lattice, [period // gcd(period, weight) for weight in weights], f"stripes of period {period}")
+    _require_fit(lattice, [period // math.gcd(period, weight) for weight in weights], f"stripes of period {period}")
     colours = lattice.coordinates() @ torch.tensor(weights) % period
     return LinkPartition(lattice, (mu, nu), (colours == residue).reshape(lattice.extents), Translations(step=period))
 
@@ -146,7 +173,7 @@ def parity_cycle(lattice: Lattice) -> list[LinkPartition]:
 
 
 def frozen_loops(partition: LinkPartition, loops: tuple[Path, ...] = (PLAQUETTE, RECTANGLE)) -> dict[Path, Tensor]:
-    """For every orientation of the loops, from which sites on (bool, extents) it contains no active link, if from any."""
+    """For every orientation of the loops, from which sites on (bool, extents) no active link is in it, if from any."""
     images = [image for loop in loops for image in orientations(loop, partition.lattice.dimension)]
     masks = {image: partition.passes(image) == 0 for image in images}
     return {image: mask for image, mask in masks.items() if mask.any()}

@@ -56,8 +56,8 @@ def circular_mixture(x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:  #
 def _unpack(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Lists of logits, log a and b, one entry for each pole, and the rotation."""
     n = (parameters.shape[-1] - 1) // 3
-    lists = from_parity(parameters[..., :-1].unflatten(-1, (3, n)))
-    return (*lists.unbind(-2), parameters[..., -1])
+    logits, log_a, b = from_parity(parameters[..., :-1].unflatten(-1, (3, n))).unbind(-2)
+    return logits, log_a, b, parameters[..., -1]
 
 
 @final
