@@ -27,7 +27,7 @@ SERIES_TERMS = 24  # of ψ(ad Q): |ad Q| <= 2, and 2^24 / 25! < 1e-17
 
 @final
 class ResidualCoupling(Bijection):
-    """U' = exp(Q[U]) U, Q = -[Σ_k c_k U A_k], with the frozen staples A_k of an active link; [·] projects on the algebra.
+    """U' = exp(Q[U]) U, Q = -[Σ_k c_k U A_k], A_k the frozen staples of an active link; [·] projects on the algebra.
 
         log|det| = Σ log det(1 - ψ(ad Q) K),  K_ab = -2 Re Tr T_a T_b M,  M = Σ_k c_k U A_k,  ψ(z) = (1 - e^{-z}) / z
 
