@@ -58,11 +58,24 @@ class Transport(nn.Module):
         self.register_buffer("links", links_along(lattice, path)[:, sites], persistent=False)
 
     def forward(self, u: Tensor) -> Tensor:
-        flat = u.flatten(1, 1 + self.lattice.dimension)
-        steps = [flat.index_select(1, row) for row in self.links]
         if not u.is_complex():
-            return torch.stack([link if step > 0 else -link for link, step in zip(steps, self.path)]).sum(0)
-        return reduce(torch.matmul, [link if step > 0 else link.mH for link, step in zip(steps, self.path)])
+            return torch.stack([link if step > 0 else -link for link, step in zip(self._links(u), self.path)]).sum(0)
+        return reduce(torch.matmul, self._factors(u))
+
+    def trace(self, u: Tensor) -> Tensor:  # (batch, d, *extents, N, N) -> (batch, n), complex
+        """Tr of the product over N, without its last multiplication; of angles, e^{iθ}."""
+        if not u.is_complex():
+            angle = self.forward(u)
+            return torch.polar(torch.ones_like(angle), angle)
+        *first, last = self._factors(u)
+        return (reduce(torch.matmul, first) * last.mT).sum((-2, -1)) / u.shape[-1]
+
+    def _links(self, u: Tensor) -> list[Tensor]:
+        flat = u.flatten(1, 1 + self.lattice.dimension)
+        return [flat.index_select(1, row) for row in self.links]
+
+    def _factors(self, u: Tensor) -> list[Tensor]:
+        return [link if step > 0 else link.mH for link, step in zip(self._links(u), self.path)]
 
 
 @final

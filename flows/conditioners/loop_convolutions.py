@@ -16,8 +16,8 @@ from flows.transforms.elementwise import Parity
 from lattices.fields import FieldSpace
 from lattices.gauge import require_links
 from lattices.lattice import Lattice
-from lattices.link_partitions import LinkPartition, frozen_loops
-from lattices.loops import PLAQUETTE, RECTANGLE, matrices, transporter
+from lattices.link_partitions import LinkPartition, Transport, frozen_loops
+from lattices.loops import PLAQUETTE, RECTANGLE
 from symmetries.lie import SUN
 
 
@@ -67,7 +67,7 @@ class LoopConvolutions(nn.Module):
     Symmetries: gauge, charge conjugation, centre, the translations that keep the partition.
     """
 
-    masks: Tensor  # (n_loops, *extents)
+    places: Tensor  # flat positions of frozen loops in (n_loops, *extents)
     halo: Tensor
     order: Tensor  # (n_parameters,)
 
@@ -87,8 +87,10 @@ class LoopConvolutions(nn.Module):
         masks = frozen_loops(partition, (PLAQUETTE, RECTANGLE) if self.spec.rectangles else (PLAQUETTE,))
         if not masks:
             raise ValueError("expected frozen loops to look at, got none of 1 × 1: pass rectangles=True")
-        self.paths, lattice = tuple(masks), field.lattice
-        self.register_buffer("masks", torch.stack(list(masks.values())), persistent=False)
+        lattice, frozen = field.lattice, [mask.flatten().nonzero().flatten() for mask in masks.values()]
+        self.loops = nn.ModuleList(Transport(lattice, path, sites) for path, sites in zip(masks, frozen))
+        places = torch.cat([i * lattice.volume + sites for i, sites in enumerate(frozen)])
+        self.register_buffer("places", places, persistent=False)
         radius = len(self.spec.hidden) * (self.spec.kernel_size // 2)
         self.register_buffer("halo", periodic_halo(lattice, radius), persistent=False)
         width = self.spec.hidden[-1]
@@ -101,7 +103,7 @@ class LoopConvolutions(nn.Module):
         self.register_buffer("order", torch.tensor(even_first).argsort(), persistent=False)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        loops = self._loops(x)
+        loops = self._traces(x)
         even = self._hidden(self.even, self._told(loops.real, context))
         if self.odd is None:
             return self.even_head(F.silu(self.mix(even))).index_select(-1, self.order)
@@ -110,18 +112,18 @@ class LoopConvolutions(nn.Module):
         heads = [self.even_head(gate)] + ([] if self.odd_head is None else [self.odd_head(gate * odd)])
         return torch.cat(heads, -1).index_select(-1, self.order)
 
-    def _loops(self, x: Tensor) -> Tensor:  # -> (batch, n_loops, *extents), complex
+    def _traces(self, x: Tensor) -> Tensor:  # -> (batch, n_loops, *extents), complex
         """Tr W / N of the frozen loops, 0 elsewhere."""
-        u = matrices(self.field, x)
-        traces = [transporter(u, path).diagonal(dim1=-2, dim2=-1).mean(-1) for path in self.paths]
-        return torch.stack(traces, 1) * self.masks
+        lattice, traces = self.field.lattice, torch.cat([loop.trace(x) for loop in self.loops], 1)  # type: ignore[operator]
+        everywhere = traces.new_zeros(len(x), len(self.loops) * lattice.volume)
+        return everywhere.index_copy(1, self.places, traces).unflatten(1, (-1, *lattice.extents))
 
     def _told(self, loops: Tensor, context: Tensor | None) -> Tensor:
         """The context as further channels."""
         if not self.spec.n_context:
             return loops
         c = checked_context(context, self.spec.n_context)
-        return torch.cat((loops, c[(...,) + (None,) * self.masks[0].ndim].expand(-1, -1, *self.masks.shape[1:])), 1)
+        return torch.cat((loops, c[(...,) + (None,) * (loops.ndim - 2)].expand(-1, -1, *loops.shape[2:])), 1)
 
     def _hidden(self, stack: nn.Module, h: Tensor) -> Tensor:  # (batch, channels, *extents) -> (batch, n, width)
         padded = h.flatten(2).index_select(2, self.halo.flatten()).unflatten(2, self.halo.shape)
