@@ -169,6 +169,16 @@ def test_truncated_and_foreign_ensembles_are_refused(suffix: str, tmp_path: Path
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("suffix", [".npz", ".h5"])
+def test_a_corrupt_bit_is_found(suffix: str, tmp_path: Path) -> None:
+    ensemble = configuration()
+    path = write(tmp_path / f"some{suffix}", ensemble)
+    number = ensemble.x[0, 1, 0, 2, 1, 3].numpy().tobytes()
+    assert path.read_bytes().count(number) == 1
+    with pytest.raises(ValueError, match="copy it again"):
+        read(edited(path, lambda content: content.replace(number, bytes([number[0] ^ 1]) + number[1:])))
+
+
 def test_foreign_archives_are_refused(tmp_path: Path) -> None:
     import h5py
 

@@ -145,7 +145,7 @@ NERSC_FAULTS: dict[str, Callable[[bytes], bytes]] = {
     "bytes of data": lambda content: content.replace(b"DIMENSION_1 = 2", b"DIMENSION_1 = 4"),
     "PLAQUETTE .* another order": mirrored,
     "LINK_TRACE": lambda content: re.sub(rb"LINK_TRACE = 0.", b"LINK_TRACE = 1.", content),
-    "not links": scaled,
+    "special unitary": scaled,
     "not links of SU": lambda content: content.replace(b"4D_SU3_GAUGE_3x3", b"4D_SU2_GAUGE"),
     "add the line": lambda content: content.replace(b"PLAQUETTE", b"PLAKETTE"),
     "expected a number as CHECKSUM": lambda content: content.replace(b"CHECKSUM = ", b"CHECKSUM = z"),
@@ -263,7 +263,7 @@ ILDG_FAULTS: dict[str, Callable[[bytes], bytes]] = {
     "precision 32 or 64": lambda content: content.replace(b"<precision>64", b"<precision>16"),
     "XML": lambda content: content.replace(b"</ildgFormat>", b"</ildgFormal>"),
     "one record ildg-binary-data": lambda content: content.replace(b"ildg-binary-data", b"ildg-unary-data\0"),
-    "not links": stretched,
+    "special unitary": stretched,
 }
 
 
@@ -287,7 +287,8 @@ def test_links_that_do_not_fit_are_refused(suffix: str, tmp_path: Path) -> None:
     bad = {
         "in 4 dimensions": Ensemble(two, two.random(1, seeded())),
         r"one configuration per": replace(four, x=four.x.expand(2, *four.x.shape[1:])),
-        "not links": replace(four, x=1.01 * four.x),
+        "special unitary": replace(four, x=1.01 * four.x),
+        "special unitary links": replace(four, x=1j * four.x),
         "write .npz or .h5": Ensemble(circles, circles.random(1, seeded())),
     }
     for match, ensemble in bad.items():

@@ -2,8 +2,8 @@
 
 | format | suffix        | holds                                | checks                                        |
 |--------|---------------|--------------------------------------|-----------------------------------------------|
-| npz    | .npz          | any ensemble, to the bit             | format, shape                                 |
-| HDF5   | .h5, .hdf5    | the same; grows, and is read in part | format, shape                                 |
+| npz    | .npz          | any ensemble, to the bit             | checksums, format, shape                      |
+| HDF5   | .h5, .hdf5    | the same; grows, and is read in part | checksums, format, shape                      |
 | NERSC  | .nersc        | one SU(3) configuration in d = 4     | checksum, plaquette, link trace, unitarity    |
 | ILDG   | .lime, .ildg  | one SU(N) configuration in d = 4     | container, checksum, unitarity                |
 

@@ -13,7 +13,7 @@ from lattices.files.ensemble import Ensemble, described, replace_file, understoo
 
 
 def write_hdf5(path: Path, ensemble: Ensemble) -> None:
-    """Write the dataset `x`, the group `measured` and the attributes `metadata` and `n`; bit for bit what they are."""
+    """Write `x`, the group `measured`, the attributes `metadata` and `n`; to the bit, with checksums on every chunk."""
     replace_file(path, lambda part: _create(part, ensemble))
 
 
@@ -37,7 +37,7 @@ def append_hdf5(path: Path | str, ensemble: Ensemble) -> None:
 
 
 def read_hdf5(path: Path, start: int = 0, stop: int | None = None) -> Ensemble:
-    """The configurations start … stop - 1 (all of them by default); ValueError if the file is foreign or truncated."""
+    """The configurations start … stop - 1 (all of them by default); ValueError if the file is foreign or corrupt."""
     with _opened(path, "r") as file:
         space, theory, information = understood(str(file.attrs["metadata"]), path)
         n, datasets = int(file.attrs["n"]), _datasets(file)
@@ -48,8 +48,15 @@ def read_hdf5(path: Path, start: int = 0, stop: int | None = None) -> Ensemble:
             raise ValueError(
                 f"expected some of {n} configurations, got {got} in {path}: copy it again, or ask for some"
             )
-        arrays = {name: torch.from_numpy(dataset[part.start : part.stop]) for name, dataset in datasets.items()}
+        arrays = {name: _read(dataset, part, path) for name, dataset in datasets.items()}
     return Ensemble(space, arrays.pop("x"), arrays, theory, information)
+
+
+def _read(dataset: Any, part: range, path: Path) -> Tensor:
+    try:
+        return torch.from_numpy(dataset[part.start : part.stop])
+    except OSError as error:
+        raise ValueError(f"expected intact data, got {error} in {path}: copy it again") from error
 
 
 def _opened(path: Path, mode: str):  # type: ignore[no-untyped-def]  # -> h5py.File
@@ -72,7 +79,7 @@ def _create(path: Path, ensemble: Ensemble) -> None:
             shape, place = tuple(tensor.shape[1:]), name if name == "x" else f"measured/{name}"
             chunk = (1, *shape) if shape else (1024,)
             dtype = tensor.detach().cpu().numpy().dtype
-            file.create_dataset(place, (0, *shape), dtype, maxshape=(None, *shape), chunks=chunk)
+            file.create_dataset(place, (0, *shape), dtype, maxshape=(None, *shape), chunks=chunk, fletcher32=True)
         _extend(file, _arrays(ensemble))
 
 

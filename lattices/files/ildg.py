@@ -30,7 +30,7 @@ def write_ildg(path: Path, ensemble: Ensemble, precision: int | None = None) -> 
         precision: 32 or 64; by default that of the links.
     """
     n = require_one(ensemble, "ILDG").n
-    require_unitary(ensemble.field, ensemble.x, path)
+    require_unitary(ensemble.x, path)
     bits = precision_of(ensemble.x, precision)
     links = site_array(ensemble.x).astype(f">c{bits // 4}")
     a, b = scidac_checksum(links)
@@ -62,7 +62,7 @@ def read_ildg(path: Path) -> Ensemble:
     if any(record.name == CHECKSUM for record in records):
         _compare(scidac_checksum(links), _only(records, CHECKSUM, path), path)
     space, x = FieldSpace(Lattice(extents), Links(SUN(n)), "links"), from_site_array(links, extents)
-    require_unitary(space, x, path)
+    require_unitary(x, path)
     texts = {name: bytes(text).rstrip(b"\0").decode("utf-8", "replace") for name, text in records if name != BINARY}
     return Ensemble(space, x, information=texts)
 

@@ -49,7 +49,7 @@ def write_nersc(
     require_one(ensemble, "NERSC", 3)
     if order not in ("BIG", "LITTLE") or rows not in (2, 3):
         raise ValueError(f"expected order BIG or LITTLE and 2 or 3 rows, got {order!r} and {rows}: choose one")
-    require_unitary(ensemble.field, ensemble.x, path)
+    require_unitary(ensemble.x, path)
     bits = precision_of(ensemble.x, precision)
     links = site_array(ensemble.x)[..., :rows, :].astype(f"{ORDERS[order][0]}c{bits // 4}")
     text = "".join(f"{key} = {value}\n" for key, value in _header(ensemble, links, f"IEEE{bits}{order}").items())
@@ -69,7 +69,7 @@ def read_nersc(path: Path) -> Ensemble:
     links = _links(content[start:], header, extents, path)
     x = from_site_array(_completed(links), extents)
     space = FieldSpace(Lattice(extents), Links(SU3()), "links")
-    require_unitary(space, x, path)
+    require_unitary(x, path)
     tolerance = TOLERANCE[links.dtype.itemsize * 4]
     _compare("PLAQUETTE", average_plaquette(x), header, tolerance, path)
     _compare("LINK_TRACE", link_trace(x), header, tolerance, path)

@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lattices.fields import FieldSpace
 from lattices.files.ensemble import Ensemble
 from lattices.loops import plaquettes, real_trace
 from symmetries.lie import SUN
 
 UNITARITY = 1e-5
-"""How far from SU(N) an entry of a link in a file may be: single precision, with room to spare."""
+"""How far U U† and det U of a link in a file may be from 1: single precision, with room to spare."""
 
 
 def site_array(x: Tensor) -> np.ndarray:  # (1, 4, *extents, N, N) -> (V, 4, N, N)
@@ -55,13 +54,14 @@ def require_one(ensemble: Ensemble, purpose: str, n: int | None = None) -> SUN:
     return group
 
 
-def require_unitary(space: FieldSpace, x: Tensor, path: Path) -> None:
-    """ValueError unless every link is in the group within `UNITARITY`."""
-    if not space.contains(x, UNITARITY).all():
-        off = float(space.target.distance_from(x).max())
+def require_unitary(x: Tensor, path: Path) -> None:  # (batch, d, *extents, N, N)
+    """ValueError unless U U† = 1 and det U = 1 within `UNITARITY` for every link."""
+    unit = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    off = torch.stack([(x @ x.mH - unit).abs().max(), (torch.linalg.det(x) - 1).abs().max()]).max()
+    if not off <= UNITARITY:
         raise ValueError(
-            f"expected links in {space.target} within {UNITARITY}, got {off:.2g} off in {path}: the data are "
-            "not links, or are stored in another order"
+            f"expected special unitary links within {UNITARITY}, got {float(off):.2g} off in {path}: the data are not "
+            "links, or are stored in another order"
         )
 
 
