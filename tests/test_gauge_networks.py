@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -136,6 +137,14 @@ def test_precision_is_that_of_the_links(network: Network) -> None:
     assert single.dtype.to_real() == torch.float32
     assert double.dtype.to_real() == torch.float64
     assert float((single - double).abs().max()) < 1e-4 * (1 + float(double.abs().max()))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_networks_move_to_other_devices_and_precisions(network: Network) -> None:
+    x, context = situation(network, dtype=torch.float32)
+    assert deepcopy(network).float()(x, context).dtype == network(x, context).dtype
+    told = None if context is None else context.to("meta")
+    assert deepcopy(network).to("meta")(x.to("meta"), told).shape == network(x, context).shape
 
 
 @pytest.mark.parametrize("network", NETWORKS)

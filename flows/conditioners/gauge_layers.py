@@ -96,8 +96,10 @@ class Bilinear(nn.Module):
         self.weight = nn.Parameter(torch.randn(channels[1], left, right, dtype=torch.float64) * scale)
 
     def forward(self, w: Tensor, other: Tensor) -> Tensor:
-        mixed = torch.einsum("abc,nc...->nab...", self.weight.to(w.dtype), extended(other))
-        return (extended(w)[:, None] @ mixed).sum(2)
+        n = w.shape[-1]
+        left = extended(w).movedim(1, -2).flatten(-2)  # (batch, …, N, b N): one product per site instead of one per b
+        right = torch.einsum("abc,nc...jk->n...bjak", self.weight.to(w.dtype), extended(other))
+        return (left @ right.flatten(-2).flatten(-3, -2)).unflatten(-1, (-1, n)).movedim(-2, 1)
 
 
 @final
