@@ -149,7 +149,7 @@ def test_another_coupling_or_group_is_told_apart() -> None:
     [
         (lambda: exact.gauge_torus_log_z((8, 8, 8), 1, 1.0), ValueError, "d = 2"),
         (lambda: exact.gauge_torus_log_z((8, 8), 0, 1.0), ValueError, "n >= 1"),
-        (lambda: exact.gauge_torus_log_z((8, 8), 2.5, 1.0), TypeError, "integer n"),
+        (lambda: exact.gauge_torus_log_z((8, 8), 2.5, 1.0), TypeError, "integer n"),  # type: ignore[arg-type]
         (lambda: exact.gauge_torus_log_z((8, 8), 2, -1.0), ValueError, "beta >= 0"),
         (lambda: exact.gauge_torus_wilson_loop((2, 2), 2, 1.0, 5), ValueError, "up to 4 plaquettes"),
         (lambda: exact.u1_charge_distribution((1, 8), 1.0), ValueError, "at least 2"),
