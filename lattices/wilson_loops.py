@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from itertools import permutations, product
 
 import numpy as np
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from lattices.fields import FieldSpace
 from lattices.gauge import require_links
-from lattices.loops import matrices, plaquettes, real_trace, shifted
+from lattices.loops import planes, plaquettes, real_trace
 from lattices.statistics import Estimate, jackknife
 from lattices.statistics.samples import Samples
 
@@ -19,8 +21,7 @@ def plaquette_angles(x: Tensor) -> Tensor:  # (batch, d, *extents) -> (batch, pl
     """θ_P = θ_μ(x) + θ_ν(x + μ̂) - θ_μ(x + ν̂) - θ_ν(x) of U(1) for μ < ν, not wrapped: from -4π to 4π."""
     d = x.shape[1]
     links = x.unbind(1)
-    pairs = [(mu, nu) for mu in range(d) for nu in range(mu + 1, d)]
-    angles = [links[m] + links[n].roll(-1, m - d) - links[m].roll(-1, n - d) - links[n] for m, n in pairs]
+    angles = [links[m] + links[n].roll(-1, m - d) - links[m].roll(-1, n - d) - links[n] for m, n in planes(d)]
     return torch.stack(angles, 1)
 
 
@@ -50,15 +51,14 @@ def wilson_loops(field: FieldSpace, x: Tensor, longest: Sequence[int]) -> Tensor
     """
     n_r, n_t = longest
     _check_sides(field, n_r, n_t)
-    u = matrices(field, x)
-    d = u.shape[1]
-    lines = [_lines(u, axis, max(n_r, n_t)) for axis in range(d)]
-    total = u.new_zeros(len(u), n_r, n_t, dtype=u.real.dtype)
-    for mu, nu in ((mu, nu) for mu in range(d) for nu in range(d) if mu != nu):
-        for r in range(1, n_r + 1):
-            for t in range(1, n_t + 1):
-                loop = _rectangle(lines[mu][r - 1], lines[nu][t - 1], (mu, r), (nu, t))
-                total[:, r - 1, t - 1] += real_trace(loop).flatten(1).mean(1)
+    d = field.lattice.dimension
+    lines = [_lines(field, x, axis, max(n_r, n_t)) for axis in range(d)]
+    total = x.new_zeros(len(x), n_r, n_t, dtype=x.dtype.to_real())
+    for mu, nu in permutations(range(d), 2):
+        for r, t in product(range(1, n_r + 1), range(1, n_t + 1)):
+            loop = _rectangle(field, (lines[mu][r - 1], mu, r), (lines[nu][t - 1], nu, t))
+            traces = real_trace(loop) if field.target.shape else loop.cos()
+            total[:, r - 1, t - 1] += traces.flatten(1).mean(1)
     return total / (d * (d - 1))
 
 
@@ -102,10 +102,8 @@ def polyakov_loops(field: FieldSpace, x: Tensor, axis: int = -1) -> Tensor:  # (
     if not field.target.shape:
         angle = links.sum(1)
         return torch.polar(torch.ones_like(angle), angle)
-    product = links[:, 0]
-    for link in links.unbind(1)[1:]:
-        product = product @ link
-    return product.diagonal(dim1=-2, dim2=-1).mean(-1)
+    loop = reduce(torch.matmul, links.unbind(1))
+    return loop.diagonal(dim1=-2, dim2=-1).mean(-1)
 
 
 def polyakov_correlator(loops: Tensor) -> Tensor:  # (batch, *transverse) -> (batch, *transverse)
@@ -124,19 +122,20 @@ def _check_sides(field: FieldSpace, *sides: int) -> None:
         raise ValueError(f"expected two or more axes, got extents {extents}: a line holds no loops")
 
 
-def _lines(u: Tensor, axis: int, longest: int) -> list[Tensor]:  # -> longest × (batch, *extents, N, N)
-    """Products of 1, 2, … links along one axis, from every x."""
-    lines = [u[:, axis]]
+def _lines(field: FieldSpace, x: Tensor, axis: int, longest: int) -> list[Tensor]:
+    """Products of 1, 2, … links along one axis, from every x: longest × (batch, *extents, *target)."""
+    compose, lines = require_links(field).compose, [x[:, axis]]
     for r in range(1, longest):
-        lines.append(lines[-1] @ shifted(u[:, axis], axis, r, u.shape[1]))
+        lines.append(compose(lines[-1], x[:, axis].roll(-r, field.lattice_axes[axis])))
     return lines
 
 
-def _rectangle(first: Tensor, second: Tensor, r: tuple[int, int], t: tuple[int, int]) -> Tensor:
-    """Around by way of two lines at x, given (axis, length) of both."""
-    d = first.ndim - 3
-    there = first @ shifted(second, *r, d)
-    return there @ (second @ shifted(first, *t, d)).mH
+def _rectangle(field: FieldSpace, first: tuple[Tensor, int, int], second: tuple[Tensor, int, int]) -> Tensor:
+    """Around by way of two lines from x, given with their axes and lengths."""
+    group, ((a, mu, r), (b, nu, t)) = require_links(field), (first, second)
+    there = group.compose(a, b.roll(-r, field.lattice_axes[mu]))
+    back = group.compose(b, a.roll(-t, field.lattice_axes[nu]))
+    return group.compose(there, group.inverse(back))
 
 
 def _minus_log_ratio(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> np.ndarray:

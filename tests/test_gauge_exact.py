@@ -11,6 +11,10 @@ import torch
 from scipy.special import ive
 
 from lattices import exact
+from lattices.loops import PLAQUETTE
+from lattices.statistics import reweighted_mean
+from lattices.theories.wilson import link_field, loop_sum
+from lattices.wilson_loops import plaquette
 from symmetries.lie import SUN
 
 TORUS = [  # extents, n, β, log Z, plaquette
@@ -101,6 +105,17 @@ def test_strong_and_weak_coupling() -> None:
         assert exact.gauge_torus_log_z((4, 4), n, 0.0) == 0
         dimension = max(n**2 - 1, 1)
         assert 1 - exact.gauge_plane_plaquette(n, 60.0) == pytest.approx(dimension / 120, rel=0.05)
+
+
+def test_strong_coupling_forgets_the_dimension() -> None:
+    """In d = 3, reweighted from Haar measure: cubes correct the plaquette of the plane at order β⁵."""
+    field, beta = link_field((3, 3, 3), 1), 0.2
+    x = field.random(20_000, torch.Generator().manual_seed(1))
+    total, mean = loop_sum(field, x, PLAQUETTE), plaquette(field, x)
+    estimate = reweighted_mean(mean, beta * total)
+    assert estimate.error < 0.05 * estimate.value
+    assert abs(estimate.z_score(exact.gauge_plane_plaquette(1, beta))) < 4
+    assert abs(estimate.z_score(exact.gauge_plane_plaquette(1, 1.5 * beta))) > 4
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

@@ -19,7 +19,7 @@ from lattices.theories.su_n_gauge import SUNGauge
 from lattices.theories.u1_gauge import U1Gauge
 from lattices.theories.wilson import link_field
 
-SPACES = [link_field((3, 4), 1), link_field((3, 3), 2), link_field((3, 2, 3), 3), link_field((2, 2, 2, 2), 2)]
+SPACES = [link_field((3, 4), 1), link_field((3, 3), 2), link_field((3, 2, 2), 3), link_field((2, 2, 2, 2), 2)]
 IDS = [f"{space.lattice.dimension}d-{space.target.shape}" for space in SPACES]
 TIMES = torch.linspace(0.1, 2.0, 20, dtype=torch.float64)
 
@@ -83,8 +83,8 @@ def test_energy_falls_at_the_rate_of_the_gradient(field: FieldSpace) -> None:
 @pytest.mark.parametrize("field", SPACES, ids=IDS)
 def test_third_order_and_embedded_second_order(field: FieldSpace) -> None:
     x, time = links(field), 0.4
-    exact = gradient_flow(field, x, [time], step=time / 160).links
-    errors = [float((gradient_flow(field, x, [time], step=time / n).links - exact).abs().max()) for n in (8, 16, 32)]
+    exact = gradient_flow(field, x, [time], step=time / 96).links
+    errors = [float((gradient_flow(field, x, [time], step=time / n).links - exact).abs().max()) for n in (6, 12, 24)]
     slopes = [math.log2(a / b) for a, b in pairwise(errors)]
     assert slopes == pytest.approx([3, 3], abs=0.4), errors
     estimates = [flow_step(field, x, step)[1] for step in (0.02, 0.01)]
@@ -109,10 +109,10 @@ def test_a_wrong_coefficient_loses_the_order() -> None:
 @pytest.mark.parametrize("field", SPACES, ids=IDS)
 def test_adaptive_steps_keep_the_tolerance(field: FieldSpace) -> None:
     x = links(field)
-    exact = gradient_flow(field, x, TIMES[9::10], step=0.01)
+    exact = gradient_flow(field, x, TIMES[4:10:5], step=0.02)
     errors = []
     for tolerance in (1e-3, 1e-5):
-        adaptive = gradient_flow(field, x, TIMES[9::10], step=1.0, tolerance=tolerance)
+        adaptive = gradient_flow(field, x, TIMES[4:10:5], step=1.0, tolerance=tolerance)
         errors.append(float((adaptive.clover - exact.clover).abs().max()))
         assert errors[-1] < 10 * tolerance
     assert errors[1] < errors[0]
