@@ -138,11 +138,12 @@ def _log_mean_inverse(log_slope: Tensor) -> Tensor:  # (..., N) -> (...)
 
 
 def _ratios(angles: Tensor, moved: Tensor, slopes: Tensor) -> Tensor:  # 3 × (..., N) -> (..., N, N)
-    """sin ½(θ'_i - θ'_j) / sin ½(θ_i - θ_j), and the mean slope where eigenvalues (nearly) meet."""
+    """sin ½(θ'_i - θ'_j) / sin ½(θ_i - θ_j); where eigenvalues (nearly) meet, derivatives of the mean slope."""
     before, after = (torch.sin((a.unsqueeze(-1) - a.unsqueeze(-2)) / 2) for a in (angles, moved))
-    near = before.abs() < torch.finfo(angles.dtype).eps ** (1 / 3)
-    mean = (slopes.unsqueeze(-1) + slopes.unsqueeze(-2)) / 2
-    return torch.where(near, mean, after / before.masked_fill(near, 1))
+    mean, epsilon = (slopes.unsqueeze(-1) + slopes.unsqueeze(-2)) / 2, torch.finfo(angles.dtype).eps
+    met, near = (before.abs() < epsilon**power for power in (1 / 2, 1 / 3))
+    quotient = torch.where(met, mean, after / before.masked_fill(met, 1))
+    return torch.where(near, mean + (quotient - mean).detach(), quotient)
 
 
 def _reassembled(u: Tensor, angles: Tensor, moved: Tensor, ratios: Tensor) -> Tensor:

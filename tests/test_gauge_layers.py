@@ -1,0 +1,414 @@
+"""Couplings of gauge links: exact at large strength, Haar measure normalised, finite where eigenvalues meet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from flows.architectures.gauge_coupling import GaugeCoupling
+from flows.bijection import Bijection, Chain
+from flows.conditioners.loop_convolutions import LoopConvolutions, LoopSpec
+from flows.layers.gauge_coupling import PlaquetteCoupling
+from flows.layers.gauge_residual import ResidualCoupling
+from flows.layers.spectral_coupling import SpectralCoupling
+from flows.transforms.affine import Affine
+from flows.transforms.circular import wrap
+from flows.transforms.circular_mixture import CircularMixture, circular_mixture
+from flows.transforms.roots import increasing_root
+from flows.transforms.spectral import SpectralSpline
+from lattices.exact.gauge import gauge_torus_log_z
+from lattices.fields import FieldSpace
+from lattices.lattice import Lattice
+from lattices.link_partitions import LinkPartition, link_parity, link_stripes
+from lattices.theories.phi4 import Phi4
+from lattices.theories.su_n_gauge import SUNGauge
+from lattices.theories.u1_gauge import U1Gauge
+from lattices.theories.wilson import link_field
+from symmetries.lie import SUN
+from symmetries.spectra import eigenangles, traceless_anti_hermitian
+from tests.laws import bijections as laws
+
+with torch.random.fork_rng():
+    torch.manual_seed(0)
+    LAYERS = [layer for cls in (PlaquetteCoupling, SpectralCoupling, ResidualCoupling) for layer in cls.examples()]
+
+every = pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: f"{type(layer).__name__}-{layer.domain.target}")
+SPECTRAL = list(SpectralSpline.examples())
+every_spectrum = pytest.mark.parametrize("transform", SPECTRAL, ids=repr)
+MIXTURES = list(CircularMixture.examples())
+
+
+def seeded(seed: int = 1) -> Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def strong(layer: Bijection, scale: float = 0.5) -> Bijection:
+    """A copy far from the identity."""
+    return laws.perturbed(layer, seeded(3), scale).double()
+
+
+# ----------------------------------------------------------------------------------------------------------- layers
+
+
+@every
+def test_layers_start_as_the_identity(layer: Bijection) -> None:
+    laws.starts_as_identity(layer, seeded())
+
+
+@every
+def test_log_det_is_the_finite_difference_in_tangent_space(layer: Bijection) -> None:
+    f, field, generator = strong(layer), layer.domain, seeded()
+    z, context = laws.random_fields(field, 2, generator), laws.couplings(layer, 2, generator)
+    x, claimed = f(z, context)
+    assert laws.gap(field, x, z) > 1e-2
+    numbers, step = laws.n_coordinates(field), 1e-4
+    columns = []
+    for direction in torch.eye(math.prod(numbers), dtype=torch.float64):
+        v = laws.as_tangent(field, z, direction.reshape(1, *numbers).expand(2, *numbers))
+        ends = [f(field.exp(z, s * v), context)[0] for s in (step, -step)]
+        difference = ends[0] - ends[1] if ends[0].is_complex() else wrap(ends[0] - ends[1])
+        columns.append(laws.as_coordinates(field, x, difference) / (2 * step))
+    log_det = torch.stack(columns, -1).slogdet().logabsdet
+    assert (log_det - claimed).abs().max() < 1e-5
+
+
+@every
+def test_frozen_links_stay_and_active_ones_stay_in_the_group(layer: Bijection) -> None:
+    f, z = strong(layer), laws.random_fields(layer.domain, 3, seeded())
+    x, _ = f(z, laws.couplings(layer, 3, seeded()))
+    partition = layer.partition
+    frozen = torch.ones(z.flatten(1, 1 + layer.domain.lattice.dimension).shape[1], dtype=torch.bool)
+    frozen[partition.links] = False
+    flat = [y.flatten(1, 1 + layer.domain.lattice.dimension) for y in (z, x)]
+    assert torch.equal(flat[0][:, frozen], flat[1][:, frozen])
+    assert layer.domain.contains(x, 1e-12).all()
+
+
+@every
+@pytest.mark.parametrize("distance", [0.0, 1e-8])
+def test_values_and_gradients_are_finite_where_eigenvalues_meet(layer: Bijection, distance: float) -> None:
+    f, field = strong(layer, 0.2), layer.domain
+    unit = torch.zeros(2, *laws.n_coordinates(field), dtype=torch.float64)
+    ones = field.target.group.identity(field.random(1, seeded()).dtype).expand(2, *field.event_shape)
+    shift = distance * torch.randn(unit.shape, generator=seeded(), dtype=torch.float64)
+    z = field.exp(ones, laws.as_tangent(field, ones, shift)).detach().requires_grad_()
+    for direction in (f.forward, f.inverse):
+        x, log_det = direction(z, laws.couplings(layer, 2, seeded()))
+        gradients = torch.autograd.grad(x.real.sum() + log_det.sum(), [z, *f.parameters()], allow_unused=True)
+        assert x.isfinite().all()
+        assert log_det.isfinite().all()
+        assert all(g.isfinite().all() for g in gradients if g is not None)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("moves", ["plaquette", "residual"])
+def test_the_mean_jacobian_over_haar_measure_is_one(n: int, moves: str) -> None:
+    theory = U1Gauge((4, 4), 1.0) if n == 1 else SUNGauge((4, 4), n, 1.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        chain = GaugeCoupling(n_cycles=1, moves=moves, hidden=(3,), n_bins=4).build(theory).bijection
+    f = laws.perturbed(Chain(*chain.layers[:2]), seeded(4), 0.1)
+    with torch.no_grad():
+        jacobian = f.forward(theory.field.random(4000, seeded()))[1].exp()
+    assert jacobian.mean() ** 2 / jacobian.square().mean() > 0.1  # at least 400 effective samples
+    assert jacobian.std() > 0.1
+    assert abs(jacobian.mean() - 1) < 4 * jacobian.std() / len(jacobian) ** 0.5
+
+
+# --------------------------------------------------------------------------------------------------------- residual
+
+
+def stout(n: int, rho: float) -> ResidualCoupling:
+    """A layer with all coefficients equal to ρ."""
+    field = link_field((4, 4), n)
+    layer = ResidualCoupling(field, link_parity(field.lattice, 0, 0), LoopSpec((2,)))
+    torch.nn.init.constant_(layer.conditioner.even_head.bias, math.atanh(rho * len(layer.loops) / layer.limit))
+    return layer
+
+
+def holomorphic_log_det(layer: ResidualCoupling, z: Tensor) -> Tensor:
+    """Half the real log det of the complex N² × N² derivative ∂U'/∂U at fixed U†: right to first order alone."""
+    n = z.shape[-1]
+    u, staples = layer._split(z, None)
+
+    def step(u: Tensor, dagger: Tensor) -> Tensor:
+        m = u @ staples.detach()
+        a = (m - staples.detach().mH @ dagger) / 2
+        a = a - torch.eye(n, dtype=a.dtype) * a.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+        return torch.linalg.matrix_exp(-a) @ u
+
+    columns = []
+    for direction in torch.eye(n * n, dtype=z.dtype).unflatten(-1, (n, n)):
+        columns.append((step(u + 1e-6 * direction, u.mH) - step(u - 1e-6 * direction, u.mH)).flatten(-2) / 2e-6)
+    return torch.linalg.slogdet(torch.stack(columns, -1)).logabsdet.sum(1)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_the_real_block_is_right_at_large_strength_and_the_holomorphic_one_is_not(n: int) -> None:
+    z = link_field((4, 4), n).random(2, seeded())
+    errors = {}
+    for rho in (0.001, 0.15):
+        layer = stout(n, rho)
+        exact = laws.jacobian(layer, z, None).slogdet().logabsdet
+        torch.testing.assert_close(layer(z)[1], exact, rtol=0, atol=1e-10)
+        errors[rho] = (holomorphic_log_det(layer, z) - exact).abs().max().item()
+    assert errors[0.15] > 1e-2
+
+
+def test_the_stout_step_is_its_formula() -> None:
+    layer, field = stout(3, 0.15), link_field((4, 4), 3)
+    z = field.random(2, seeded())
+    u, x = z, layer(z)[0]
+    up = u[:, 1] @ u[:, 0].roll(-1, 2) @ u[:, 1].roll(-1, 1).mH
+    down = u[:, 1].roll(1, 2).mH @ u[:, 0].roll(1, 2) @ u[:, 1].roll((-1, 1), (1, 2))
+    q = traceless_anti_hermitian(0.15 * (up + down) @ u[:, 0].mH)
+    expected = torch.linalg.matrix_exp(q) @ u[:, 0]
+    even = (torch.arange(4)[:, None] + torch.arange(4)) % 2 == 0
+    torch.testing.assert_close(x[:, 0][:, even], expected[:, even])
+    action = SUNGauge((4, 4), 3, 1.0)
+    assert (action.energy(x) < action.energy(z)).all()
+
+
+def test_an_inverse_that_does_not_converge_says_so() -> None:
+    layer = stout(3, 0.15)
+    layer.max_iterations = 2
+    with pytest.raises(RuntimeError, match=r"converge in 2 iterations.*lower limit=0\.9"):
+        layer.inverse(link_field((4, 4), 3).random(2, seeded()))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_the_inverse_converges_close_to_the_limit(n: int) -> None:
+    layer = stout(n, 0.44)
+    x = layer.domain.random(3, seeded())
+    z, log_det = layer.inverse(x)
+    back, forward_log_det = layer(z)
+    assert laws.gap(layer.domain, back, x) < 1e-12
+    assert (log_det + forward_log_det).abs().max() < 1e-10
+
+
+# --------------------------------------------------------------------------------------------------------- spectra
+
+
+def matrices_and_parameters(transform: SpectralSpline, n: int = 50, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    generator = seeded()
+    u = SUN(transform.n).random(n, generator)
+    return u, scale * torch.randn(n, transform.n_parameters, generator=generator, dtype=torch.float64)
+
+
+@every_spectrum
+def test_spectral_maps_are_conjugation_equivariant_and_invertible(transform: SpectralSpline) -> None:
+    u, parameters = matrices_and_parameters(transform)
+    h, log_det = transform.forward(u, parameters)
+    omega = SUN(transform.n).random(len(u), seeded(2))
+    turned, same = transform.forward(omega @ u @ omega.mH, parameters)
+    torch.testing.assert_close(turned, omega @ h @ omega.mH, rtol=0, atol=1e-11)
+    torch.testing.assert_close(same, log_det, rtol=0, atol=1e-10)
+    assert SUN(transform.n).contains(h, 1e-12).all()
+    back, inverse_log_det = transform.inverse(h, parameters)
+    torch.testing.assert_close(back, u, rtol=0, atol=1e-11)
+    torch.testing.assert_close(inverse_log_det, -log_det, rtol=0, atol=1e-10)
+
+
+@every_spectrum
+def test_eigenangles_keep_their_order_and_charge_conjugation_its_parities(transform: SpectralSpline) -> None:
+    u, parameters = matrices_and_parameters(transform)
+    h, _ = transform.forward(u, parameters)
+    eigenvectors = torch.linalg.eig(u).eigenvectors
+    rotated = eigenvectors.inverse() @ h @ eigenvectors
+    assert (rotated - torch.diag_embed(rotated.diagonal(dim1=-2, dim2=-1))).abs().max() < 1e-10
+    angles = eigenangles(h)
+    assert (angles.diff(dim=-1) > 0).all()
+    sign = torch.tensor([1.0 if p == "even" else -1.0 for p in transform.parity]).double()
+    conjugate, _ = transform.forward(u.conj(), sign * parameters)
+    torch.testing.assert_close(conjugate, h.conj(), rtol=0, atol=1e-11)
+
+
+def meeting(n: int, distance: float) -> dict[str, Tensor]:
+    """Matrices at, or `distance` from, the identity, a centre element, and a double eigenvalue."""
+    group, generator = SUN(n), seeded()
+    v = torch.randn(6, group.dim, generator=generator, dtype=torch.float64) + 0j
+    near = group.exp(distance * torch.tensordot(v, group.algebra_basis(), 1))
+    centre = torch.polar(torch.ones(1), torch.tensor([2 * math.pi / n])).to(near)
+    pair = torch.tensor([0.7] * (n - 1) + [-0.7 * (n - 1)] if n > 2 else [math.pi, -math.pi]).double()
+    frame = group.random(6, generator)
+    double = frame @ torch.diag_embed(torch.polar(torch.ones_like(pair), pair)) @ frame.mH
+    return {"identity": near, "centre": centre * near, "multiple": near @ double}
+
+
+@every_spectrum
+@pytest.mark.parametrize("distance", [0.0, 1e-12, 1e-8, 1e-5, 1e-3])
+def test_spectral_derivatives_are_right_where_eigenvalues_meet(transform: SpectralSpline, distance: float) -> None:
+    group = SUN(transform.n)
+    basis = group.algebra_basis()
+    for name, u in meeting(transform.n, distance).items():
+        parameters = 0.5 * torch.randn(1, transform.n_parameters, generator=seeded(), dtype=torch.float64)
+        parameters = parameters.expand(len(u), -1)
+        xi = torch.zeros(len(u), group.dim, dtype=torch.float64, requires_grad=True)
+        h, log_det = transform.forward(group.exp(torch.tensordot(xi + 0j, basis, 1)) @ u, parameters)
+        moved = -2 * torch.einsum("aij,bjk,bki->ba", basis, h, h.detach().mH).real
+        rows = [torch.autograd.grad(moved[:, a].sum(), xi, retain_graph=True)[0] for a in range(group.dim)]
+        exact = torch.stack(rows, 1).slogdet().logabsdet
+        assert (exact - log_det).abs().max() < 1e-5, name
+        assert torch.autograd.grad(log_det.sum(), xi)[0].isfinite().all(), name
+
+
+@every_spectrum
+def test_the_haar_factor_is_needed(transform: SpectralSpline) -> None:
+    u, parameters = matrices_and_parameters(transform, 4000, 0.3)
+    log_det = transform.forward(u, parameters[:1].expand(4000, -1))[1]
+    weights = log_det.exp()
+    assert abs(weights.mean() - 1) < 4 * weights.std() / len(weights) ** 0.5
+    angles, moved = eigenangles(u), eigenangles(transform.forward(u, parameters[:1].expand(4000, -1))[0])
+    i, j = torch.triu_indices(transform.n, transform.n, 1)
+    haar = [2 * torch.sin((a[:, i] - a[:, j]) / 2).abs().log().sum(1) for a in (angles, moved)]
+    flat = (log_det + haar[0] - haar[1]).exp()
+    assert abs(flat.mean() - 1) > 4 * flat.std() / len(flat) ** 0.5
+
+
+# --------------------------------------------------------------------------------------------------------- circles
+
+
+@pytest.mark.parametrize("transform", MIXTURES, ids=repr)
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+def test_circular_mixtures(transform: CircularMixture, scale: float) -> None:
+    generator = seeded()
+    x = wrap(2 * torch.randn(500, generator=generator, dtype=torch.float64)).requires_grad_()
+    parameters = scale * torch.randn(500, transform.n_parameters, generator=generator, dtype=torch.float64)
+    y, log_slope = transform.forward(x, parameters)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(slope.log(), log_slope.detach(), rtol=0, atol=1e-11)
+    start = y.detach().requires_grad_()
+    back, inverse_log_slope = transform.inverse(start, parameters)
+    (inverse_slope,) = torch.autograd.grad(back.sum(), start)
+    assert wrap(back - x).abs().max() < 1e-12
+    torch.testing.assert_close(inverse_slope.log(), -log_slope.detach(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(inverse_log_slope, -log_slope, rtol=0, atol=1e-10)
+    sign = torch.tensor([1.0 if p == "even" else -1.0 for p in transform.parity]).double()
+    assert wrap(transform.forward(-x, sign * parameters)[0] + y).abs().max() < 1e-12
+
+
+def test_a_lift_turns_once_and_zero_parameters_do_nothing() -> None:
+    x = torch.linspace(-10, 10, 400, dtype=torch.float64)
+    parameters = 2 * torch.randn(1, 10, generator=seeded(), dtype=torch.float64).expand(400, -1)
+    y, _ = circular_mixture(x, parameters)
+    assert (y.diff() > 0).all()
+    torch.testing.assert_close(circular_mixture(x + 2 * math.pi, parameters)[0], y + 2 * math.pi)
+    torch.testing.assert_close(circular_mixture(x, 0 * parameters)[0], x)
+
+
+def test_roots_of_increasing_functions_with_their_derivatives() -> None:
+    y = torch.linspace(-5, 5, 50, dtype=torch.float64, requires_grad=True)
+    strength = torch.tensor(0.999, dtype=torch.float64, requires_grad=True)
+    x = increasing_root(lambda x: (x - strength * x.sin(), 1 - strength * x.cos()), y, y.detach() - 1, y.detach() + 1)
+    assert (x - strength * x.sin() - y).abs().max() < 1e-13
+    slope, per_strength = torch.autograd.grad(x.sum(), (y, strength))
+    torch.testing.assert_close(slope, 1 / (1 - strength * x.cos()).detach())
+    torch.testing.assert_close(per_strength, (x.sin() / (1 - strength * x.cos())).sum().detach())
+
+
+# ----------------------------------------------------------------------------------------------- conditioners, recipe
+
+
+def test_conditioners_look_at_frozen_loops_alone() -> None:
+    field = link_field((4, 4), 1)
+    partition = link_stripes(field.lattice, 0, 1)
+    network = laws.perturbed(LoopConvolutions(field, partition, ("even", "odd"), LoopSpec((3,))), seeded(), 0.5)
+    x = field.random(2, seeded())
+    moved = partition.merge(x, partition.split(x) + 1)
+    torch.testing.assert_close(network(x), network(moved))
+    others = link_stripes(field.lattice, 0, 2)
+    assert (network(x) - network(others.merge(x, others.split(x) + 1))).abs().max() > 1e-3
+    network.loops[0].links = network.loops[0].links.roll(1, 1)  # look at the loops beside the frozen ones
+    shifted = LinkPartition(field.lattice, (0, 1), partition_mask(others), partition.translations)
+    assert (network(x) - network(shifted.merge(x, shifted.split(x) + 1))).abs().max() > 1e-3
+
+
+def partition_mask(partition: LinkPartition) -> Tensor:
+    mask = torch.zeros(partition.lattice.volume, dtype=torch.bool)
+    return mask.index_fill(0, partition.sites, True).reshape(partition.lattice.extents)
+
+
+@pytest.mark.parametrize("recipe", list(GaugeCoupling.examples()), ids=lambda r: f"{r.moves}-{r.transform}")
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_recipes_start_at_haar_measure(recipe: GaugeCoupling, n: int) -> None:
+    theory = U1Gauge((4, 4), 1.0) if n == 1 else SUNGauge((4, 4), n, 1.0)
+    flow = recipe.build(theory, torch.float32)
+    context = torch.zeros(3, 1) if recipe.n_context else None
+    x, log_prob = flow.sample_with_log_prob(3, context, generator=seeded())
+    assert log_prob.dtype == torch.float32
+    assert log_prob.abs().max() < 1e-4
+    assert theory.field.contains(x).all()
+
+
+@pytest.mark.parametrize(
+    ("n", "moves"),
+    [
+        (1, "plaquette"),
+        pytest.param(2, "plaquette", marks=pytest.mark.slow),
+        pytest.param(3, "plaquette", marks=pytest.mark.slow),
+        pytest.param(2, "residual", marks=pytest.mark.slow),
+    ],
+)
+def test_a_trained_flow_finds_the_exact_free_energy(n: int, moves: str) -> None:
+    theory = U1Gauge((4, 4), 1.5) if n == 1 else SUNGauge((4, 4), n, 2.0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flow = GaugeCoupling(n_cycles=1, moves=moves, hidden=(4,), n_bins=4).build(theory)
+    optimiser, generator = torch.optim.Adam(flow.parameters(), 0.02), seeded()
+    for _ in range(40):
+        x, log_prob = flow.sample_with_log_prob(64, generator=generator)
+        optimiser.zero_grad()
+        (theory.energy(x) + log_prob).mean().backward()
+        optimiser.step()
+    with torch.no_grad():
+        x, log_prob = flow.sample_with_log_prob(4000, generator=generator)
+        w = (-theory.energy(x) - log_prob).exp()
+    assert w.mean() ** 2 / w.square().mean() > 0.2
+    error = w.std() / w.mean() / len(w) ** 0.5
+    assert abs(w.mean().log() - gauge_torus_log_z((4, 4), n, theory.beta)) < 4 * error
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: PlaquetteCoupling(link_field((4, 4), 2), stripes()), TypeError, "U\\(1\\) links"),
+        (lambda: PlaquetteCoupling(link_field((4, 8), 1), stripes()), TypeError, "links on Lattice"),
+        (lambda: PlaquetteCoupling(link_field((4, 4), 1), stripes(), Affine()), TypeError, "map of the circle"),
+        (lambda: SpectralCoupling(link_field((4, 4), 3), stripes(), SpectralSpline(2)), TypeError, "SU\\(2\\) links"),
+        (lambda: ResidualCoupling(link_field((4, 8), 1), stripes()), ValueError, "links on Lattice"),
+        (lambda: ResidualCoupling(link_field((4, 4), 2), stripes(), limit=1.0), ValueError, "0 < limit < 1"),
+        (lambda: ResidualCoupling(FieldSpace(Lattice((4, 4))), stripes()), ValueError, "group elements on links"),
+        (lambda: LoopSpec(kernel_size=2), ValueError, "odd kernel_size"),
+        (lambda: LoopSpec(hidden=()), ValueError, "at least one channel"),
+        (lambda: LoopSpec(n_context=-1), ValueError, "n_context >= 0"),
+        (
+            lambda: LoopConvolutions(link_field((4, 4), 1), parity(), ("even",), LoopSpec(rectangles=False)),
+            ValueError,
+            "rectangles=True",
+        ),
+        (lambda: LoopConvolutions(link_field((4, 4), 2), stripes(), ("odd",)), ValueError, "even parameters alone"),
+        (lambda: SpectralSpline(1), ValueError, "n >= 2"),
+        (lambda: SpectralSpline(3, depth=0), ValueError, "depth >= 1"),
+        (lambda: CircularMixture(0), ValueError, "n_components >= 1"),
+        (lambda: GaugeCoupling(n_cycles=0), ValueError, "n_cycles >= 1"),
+        (lambda: GaugeCoupling(moves="up"), ValueError, "plaquette, residual"),
+        (lambda: GaugeCoupling(transform="affine"), ValueError, "mixture, spline"),
+        (lambda: GaugeCoupling().build(Phi4((4, 4), 1.0, 1.0)), ValueError, "group elements on links"),
+        (lambda: GaugeCoupling().build(U1Gauge((6, 6), 1.0)), ValueError, r"\(6, 8\) fits"),
+    ],
+)
+def test_mistakes_are_explained(make: Callable[[], object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+def stripes() -> LinkPartition:
+    return link_stripes(Lattice((4, 4)), 0, 0)
+
+
+def parity() -> LinkPartition:
+    return link_parity(Lattice((4, 4)), 0, 0)
