@@ -1,0 +1,71 @@
+"""The continuous trivialising flow of gauge links on Haar measure, or on Villain's theory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from flows.architectures.architecture import Architecture
+from flows.bases import White
+from flows.distribution import Distribution, Transformed
+from flows.layers.gauge_continuous import GaugeContinuousFlow, GaugeFlowSpec
+from flows.villain import Villain
+from lattices.action import Action
+from lattices.gauge import require_links
+from lattices.loops import CHAIR, RECTANGLE, SQUARE
+from lattices.theories.u1_gauge import U1Gauge
+
+LOOPS = {"rectangle": RECTANGLE, "chair": CHAIR, "square": SQUARE}
+BASES = ("haar", "villain")
+
+
+@dataclass(frozen=True)
+class GaugeContinuous(Architecture):
+    """`GaugeContinuousFlow` on `White(action.field)` or, for U(1) in d = 2, on `Villain.of(action)`.
+
+    Args:
+        n_powers: K of the features Re and Im Tr P^k of the plaquettes.
+        radius: range of the kernels between plaquettes in lattice units; None for the full range.
+        loops: further shapes of Wilson loops, out of rectangle, chair (d >= 3), square.
+        n_times: Legendre polynomials in time.
+        n_steps: integration steps.
+        method: "rk4", "dopri5" or "dop853".
+        base: "haar", or "villain" (U(1) in two dimensions).
+        n_context: number of couplings the flow is conditioned on.
+    """
+
+    n_powers: int = 2
+    radius: float | None = 2.0
+    loops: tuple[str, ...] = ()
+    n_times: int = 4
+    n_steps: int = 6
+    method: str = "rk4"
+    base: str = "haar"
+    n_context: int = 0
+
+    def __post_init__(self) -> None:
+        if self.base not in BASES or not set(self.loops) <= set(LOOPS):
+            raise ValueError(f"expected a base of {BASES} and loops of {tuple(LOOPS)}, got {self.base}, {self.loops}")
+
+    def build(self, action: Action, dtype: torch.dtype = torch.float64) -> Transformed:
+        require_links(action.field)
+        loops = tuple(LOOPS[name] for name in self.loops)
+        spec = GaugeFlowSpec(self.n_powers, self.radius, loops, self.n_times, self.n_context)
+        return Transformed(
+            self._base(action, dtype), GaugeContinuousFlow(action.field, spec, self.n_steps, self.method, dtype)
+        )
+
+    def _base(self, action: Action, dtype: torch.dtype) -> Distribution:
+        if self.base == "haar":
+            return White(action.field, dtype)
+        if not isinstance(action, U1Gauge):
+            raise ValueError(f"expected U1Gauge for the Villain base, got {action}: use base='haar'")
+        return Villain.of(action, dtype)
+
+    @classmethod
+    def examples(cls) -> Iterator[GaugeContinuous]:
+        """The defaults, and a local conditional flow."""
+        yield cls(n_times=2)
+        yield cls(n_powers=1, radius=1.0, loops=("rectangle",), n_times=2, n_context=1)
