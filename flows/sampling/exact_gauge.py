@@ -123,6 +123,7 @@ class ExactPlane(Distribution):
 
     @classmethod
     def examples(cls) -> Iterator[ExactPlane]:
-        """U(1) in both precisions."""
+        """U(1) in both precisions, and SU(2)."""
         yield cls(U1Gauge(extents=(2, 3), beta=0.8))
+        yield cls(SUNGauge(extents=(2, 2), n=2, beta=1.0))
         yield cls(U1Gauge(extents=(2, 2), beta=1.0), dtype=torch.float32)
