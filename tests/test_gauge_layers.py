@@ -61,19 +61,19 @@ def test_layers_start_as_the_identity(layer: Bijection) -> None:
 
 @every
 def test_log_det_is_the_finite_difference_in_tangent_space(layer: Bijection) -> None:
-    f, field, generator = strong(layer), layer.domain, seeded()
-    z, context = laws.random_fields(field, 2, generator), laws.couplings(layer, 2, generator)
+    f, field, step = strong(layer), layer.domain, 1e-4
+    z, context = laws.random_fields(field, 1, seeded()), laws.couplings(layer, 1, seeded())
     x, claimed = f(z, context)
     assert laws.gap(field, x, z) > 1e-2
-    numbers, step = laws.n_coordinates(field), 1e-4
-    columns = []
-    for direction in torch.eye(math.prod(numbers), dtype=torch.float64):
-        v = laws.as_tangent(field, z, direction.reshape(1, *numbers).expand(2, *numbers))
-        ends = [f(field.exp(z, s * v), context)[0] for s in (step, -step)]
-        difference = ends[0] - ends[1] if ends[0].is_complex() else wrap(ends[0] - ends[1])
-        columns.append(laws.as_coordinates(field, x, difference) / (2 * step))
-    log_det = torch.stack(columns, -1).slogdet().logabsdet
-    assert (log_det - claimed).abs().max() < 1e-5
+    numbers = laws.n_coordinates(field)
+    n = math.prod(numbers)
+    directions = torch.cat((torch.eye(n), -torch.eye(n))).double().reshape(2 * n, *numbers)
+    v = step * laws.as_tangent(field, z.expand(2 * n, *z.shape[1:]), directions)
+    with torch.no_grad():
+        ahead, behind = f(field.exp(z, v), None if context is None else context.expand(2 * n, -1))[0].split(n)
+    difference = ahead - behind if ahead.is_complex() else wrap(ahead - behind)
+    columns = laws.as_coordinates(field, x.expand_as(difference), difference) / (2 * step)
+    assert (columns.slogdet().logabsdet - claimed).abs() < 1e-5
 
 
 @every
@@ -113,8 +113,8 @@ def test_the_mean_jacobian_over_haar_measure_is_one(n: int, moves: str) -> None:
         chain = GaugeCoupling(n_cycles=1, moves=moves, hidden=(3,), n_bins=4).build(theory).bijection
     f = laws.perturbed(Chain(*chain.layers[:2]), seeded(4), 0.1)
     with torch.no_grad():
-        jacobian = f.forward(theory.field.random(4000, seeded()))[1].exp()
-    assert jacobian.mean() ** 2 / jacobian.square().mean() > 0.1  # at least 400 effective samples
+        jacobian = f.forward(theory.field.random(2000, seeded()))[1].exp()
+    assert jacobian.mean() ** 2 / jacobian.square().mean() > 0.2  # at least 400 effective samples
     assert jacobian.std() > 0.1
     assert abs(jacobian.mean() - 1) < 4 * jacobian.std() / len(jacobian) ** 0.5
 
@@ -354,18 +354,18 @@ def test_recipes_start_at_haar_measure(recipe: GaugeCoupling, n: int) -> None:
     ],
 )
 def test_a_trained_flow_finds_the_exact_free_energy(n: int, moves: str) -> None:
-    theory = U1Gauge((4, 4), 1.5) if n == 1 else SUNGauge((4, 4), n, 2.0)
+    theory = U1Gauge((4, 4), 1.0) if n == 1 else SUNGauge((4, 4), n, 2.0)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         flow = GaugeCoupling(n_cycles=1, moves=moves, hidden=(4,), n_bins=4).build(theory)
-    optimiser, generator = torch.optim.Adam(flow.parameters(), 0.02), seeded()
-    for _ in range(40):
-        x, log_prob = flow.sample_with_log_prob(64, generator=generator)
+    optimiser, generator = torch.optim.Adam(flow.parameters(), 0.03), seeded()
+    for _ in range(25):
+        x, log_prob = flow.sample_with_log_prob(32, generator=generator)
         optimiser.zero_grad()
         (theory.energy(x) + log_prob).mean().backward()
         optimiser.step()
     with torch.no_grad():
-        x, log_prob = flow.sample_with_log_prob(4000, generator=generator)
+        x, log_prob = flow.sample_with_log_prob(2000, generator=generator)
         w = (-theory.energy(x) - log_prob).exp()
     assert w.mean() ** 2 / w.square().mean() > 0.2
     error = w.std() / w.mean() / len(w) ** 0.5
