@@ -11,6 +11,7 @@ from torch import Tensor
 from flows.sampling.cluster import SwendsenWang
 from flows.sampling.composite import Composite
 from flows.sampling.dual import DualCluster
+from flows.sampling.heatbath import HeatBath
 from flows.sampling.hmc import HMC
 from flows.sampling.kernel import History, Kernel, run
 from lattices.action import Action
@@ -18,6 +19,8 @@ from lattices.fields import FieldSpace, Real
 from lattices.theories.ising import Spins
 from lattices.theories.ising_dual import IsingDual
 from lattices.theories.potts_dual import PottsDual
+from lattices.theories.su_n_gauge import SUNGauge
+from lattices.theories.u1_gauge import U1Gauge
 
 _FEWEST_CHAINS = 16
 _LEAST_ACCEPTANCE = 0.2
@@ -31,13 +34,16 @@ def sampler_for(action: Action) -> Kernel:
         IsingDual, PottsDual                              DualCluster, two sweeps of the spins
         spins ±1                                          SwendsenWang
         scalars: nearest neighbours, even site potential  SwendsenWang, then a short HMC trajectory
-        anything else on R, Rⁿ or S¹                      HMC, ten steps per trajectory
+        links of U(1) or SU(N), Wilson's action           HeatBath, two sweeps of overrelaxation
+        anything else on R, Rⁿ, S¹ or a group             HMC, ten steps per trajectory
 
     Clusters overcome critical slowing down; HMC alone needs trajectories of the order of the correlation length, so
     lengthen them near a transition. ValueError for other targets.
     """
     if isinstance(action, (IsingDual, PottsDual)):
         return DualCluster(action, n_sweeps=2)
+    if isinstance(action, U1Gauge | SUNGauge) and action.rectangle == 0:
+        return HeatBath(action)
     if action.field.target == Spins():
         return SwendsenWang(action)
     if _has_sign_clusters(action):

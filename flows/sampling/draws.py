@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 Proposal = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""Parameters (n,), generator -> values (n,), which of them are rejected (n,)."""
+"""Parameters of any shape, generator -> values, and which of them are rejected, of the same shape."""
 
-_CREUTZ_BELOW = 1.7  # where both methods for SU(2) accept three out of four
+_CREUTZ_BELOW = 1.7  # where both methods for SU(2) accept seven out of ten
+_AT_ONCE = 512  # proposals that cost no more than the calls that make them
 
 
 def von_mises(kappa: Tensor, generator: torch.Generator) -> Tensor:  # any shape -> the same shape
@@ -28,7 +29,7 @@ def von_mises(kappa: Tensor, generator: torch.Generator) -> Tensor:  # any shape
     References:
         D. J. Best, N. I. Fisher, Appl. Statist. 28 (1979) 152.
     """
-    return _rejection(_wrapped_cauchy, _positive(kappa), generator)
+    return 2 * torch.atan(_rejection(_wrapped_cauchy, _positive(kappa), generator))
 
 
 def su2_trace(alpha: Tensor, generator: torch.Generator) -> Tensor:  # any shape -> the same shape
@@ -53,25 +54,28 @@ def su2_trace(alpha: Tensor, generator: torch.Generator) -> Tensor:  # any shape
 def _rejection(propose: Proposal, parameters: Tensor, generator: torch.Generator) -> Tensor:
     """One accepted value for every parameter; NaN is never rejected, so that it cannot wait forever."""
     flat = parameters.flatten()
-    values, rejected = propose(flat, generator)
-    pending = rejected.nonzero().squeeze(1)
+    values, pending = torch.empty_like(flat), torch.arange(len(flat), device=flat.device)
     while len(pending):
-        proposed, rejected = propose(flat[pending], generator)
-        values[pending] = proposed
-        pending = pending[rejected]
+        n_tries = 1 + _AT_ONCE // len(pending)  # a few stragglers try often in one round
+        proposed, rejected = propose(flat[pending].expand(n_tries, -1), generator)
+        values[pending] = proposed.gather(0, rejected.byte().argmin(0, keepdim=True)).squeeze(0)
+        pending = pending[rejected.all(0)]
     return values.reshape(parameters.shape)
 
 
 def _wrapped_cauchy(kappa: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """tan θ/2."""
     u, v = _uniform(2, kappa, generator)
     root = (1 + (1 + 4 * kappa.square()).sqrt()).sqrt()
     rho = 2 * kappa / (root * (root + math.sqrt(2)))
-    half = torch.atan((1 - rho) / (1 + rho) * torch.tan(math.pi * (u - 0.5)))
-    c = kappa * ((1 - rho).square() / (2 * rho) + 2 * half.sin().square())
-    return 2 * half, v > c * torch.exp(1 - c)
+    tangent = (1 - rho) / (1 + rho) * torch.tan(math.pi * (u - 0.5))
+    square = tangent.square()
+    c = kappa * ((1 - rho).square() / (2 * rho) + 2 * square / (1 + square))
+    return tangent, v > c * torch.exp(1 - c)
 
 
 def _exponential(alpha: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """h from the exponential distribution on [-1, 1]."""
     u, v = _uniform(2, alpha, generator)
     h = torch.log1p(u * torch.expm1(2 * alpha)) / alpha - 1
     return h, v.square() > 1 - h.square()

@@ -66,11 +66,12 @@ class HeatBath(Kernel):
     @torch.no_grad()
     def step(self, state: State, generator: torch.Generator) -> tuple[State, Info]:
         field, move = self.action.field, self._move_matrices if state.x.is_complex() else self._move_angles
-        links = state.x.flatten(1, 1 + field.lattice.dimension).movedim(0, -1).contiguous()  # (d V, *target, chains)
+        links = state.x.flatten(1, 1 + field.lattice.dimension).movedim(0, -1)  # (d V, *target, chains)
+        links = links.clone(memory_format=torch.contiguous_format)
         for source in (*[None] * self.n_overrelaxation, generator):
             for part in parts(field.lattice.extents):
                 links.index_copy_(0, part.links.to(links.device), move(links, part, source).movedim(-2, 0))
-        x = restored(field, links.movedim(-1, 0).reshape(state.x.shape))
+        x = restored(field, links.movedim(-1, 0).contiguous().reshape(state.x.shape))
         return State(x, self.action.energy(x)), idle(x)
 
     def _move_angles(self, links: Tensor, part: Part, generator: torch.Generator | None) -> Tensor:

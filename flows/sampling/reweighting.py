@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,11 +16,14 @@ from lattices.action import Action
 from lattices.statistics import (
     EffectiveSampleSize,
     Estimate,
+    chain_function,
     effective_sample_size,
     jackknife,
     log_mean_exp,
     reweighted_mean,
 )
+
+_FEWEST_EFFECTIVE = 100
 
 Measure = Callable[[Tensor], dict[str, Tensor]]
 """x (n, *event) -> {name: (n, …)}."""
@@ -116,6 +120,42 @@ def reweight(
         log_weights = -action.energy(x).double() - log_prob.double()
         parts.append(recorded(x, log_weights, measure))
     return join(parts)
+
+
+@torch.no_grad()
+def reweight_chains(x: Tensor, source: Action, target: Action, measure: Measure) -> dict[str, Estimate]:
+    """Means under one action from equilibrated chains of another on the same field: another β, or another theory.
+
+        ⟨O⟩_target = ⟨w O⟩_source / ⟨w⟩_source,    log w = S_source - S_target
+
+    with errors of the Γ-method for the ratio, so that autocorrelation counts. Warns when fewer than a hundred
+    effective samples carry the weight: the overlap falls like e^{-V (Δβ)²}. Cost one energy of each action per field.
+
+    Args:
+        x: fields, shape (n_chains, n_steps, *event), as `equilibrated` returns them.
+        source: the action of the chains.
+        target: the action to move to.
+        measure: x (n, *event) -> {name: (n,)}.
+
+    References: A. M. Ferrenberg, R. H. Swendsen, Phys. Rev. Lett. 61 (1988) 2635.
+    """
+    if source.field != target.field or tuple(x.shape[2:]) != source.field.event_shape:
+        raise ValueError(
+            f"expected chains (n_chains, n_steps, *event) on {source.field} and a target there, got "
+            f"{tuple(x.shape)} and {target.field}: use the same lattice"
+        )
+    steps = x.unbind(1)
+    log_weights = torch.stack([source.energy(y).double() - target.energy(y).double() for y in steps], 1)
+    effective = float(1 / log_weights.flatten().softmax(0).square().sum())
+    if effective < _FEWEST_EFFECTIVE:
+        warnings.warn(
+            f"expected {_FEWEST_EFFECTIVE} effective samples or more, got {effective:.1f} of {log_weights.numel()}: "
+            "the actions hardly overlap, take a nearer target or longer chains",
+            stacklevel=2,
+        )
+    found = [measure(y) for y in steps]
+    columns = {name: torch.stack([each[name] for each in found], 1) for name in found[0]}
+    return {name: chain_function(lambda o: o, o, log_weights=log_weights) for name, o in columns.items()}
 
 
 def chunk_sizes(n: int, chunk: int) -> list[int]:

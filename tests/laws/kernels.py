@@ -51,7 +51,9 @@ def well_formed(kernel: Kernel, field: FieldSpace, dtype: torch.dtype = torch.fl
     for value in info:
         assert (value.shape, value.dtype) == ((3,), torch.float64), f"{kernel}: {info}"
     assert ((info.accepted >= 0) & (info.accepted <= 1)).all(), f"{kernel}: acceptance {info.accepted}"
+    before = new.x.clone()
     kernel.adapt(state, 2, generator(3))[0].step(new, generator(4))
+    assert torch.equal(new.x, before), f"{kernel} changes its own states"
 
 
 def spin_states(field: FieldSpace) -> Tensor:  # -> (2^V, *extents)
