@@ -13,6 +13,7 @@ from flows.distribution import Distribution, require_dtype
 from flows.spectral import multiply_modes, require_real_sites
 from lattices.action import Action
 from lattices.fields import Circle, FieldSpace, Links, Real, Sphere, Target
+from lattices.gauge import CentreSymmetry, ChargeConjugation, GaugeInvariance
 from lattices.invariance import ColourPermutations, PointGroup, PointTransformation, SignFlip, Symmetry, Translations
 from lattices.lattice import Lattice
 
@@ -29,7 +30,8 @@ class White(Distribution):
         field: any field space.
         dtype: real type of the densities; samples have it too, or its complex partner on complex groups.
 
-    Symmetries: translations; the point group on sites; the sign flip on targets that contain -x.
+    Symmetries: translations; the point group on sites; the sign flip on targets that contain -x; all symmetries of
+    gauge theory on links of a group.
     """
 
     log_normaliser: Tensor
@@ -39,6 +41,8 @@ class White(Distribution):
         self.field, target = field, field.target
         self.symmetries: tuple[Symmetry, ...] = (Translations(),) + (PointGroup(),) * (field.cells == "sites")
         self.symmetries += (SignFlip(),) * isinstance(target, Real | Circle | Sphere)
+        if isinstance(target, Links) and field.cells == "links":
+            self.symmetries += (PointGroup(), GaugeInvariance(), ChargeConjugation(), CentreSymmetry())
         cells = math.prod(field.event_shape) // math.prod(target.shape)
         self.register_buffer("log_normaliser", torch.tensor(cells * _log_normaliser(target), dtype=dtype))
 

@@ -15,6 +15,7 @@ import torch
 from flows import architectures, objectives, runs, updates
 from flows.architectures.architecture import Architecture
 from flows.architectures.continuous import Continuous
+from flows.architectures.gauge_continuous import GaugeContinuous
 from flows.bases import GaussianField
 from flows.distribution import Transformed
 from flows.updates.natural import NaturalGradient
@@ -23,6 +24,8 @@ from lattices.action import Action
 from lattices.theories import theories
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+ARCHITECTURES: dict[str, type[Architecture]] = {"sites": Continuous, "links": GaugeContinuous}
+"""What a flow is made of unless something else is asked for, by where the fields of the theory live."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Configuration:
 
     Args:
         theory: the action of the target.
-        architecture: the recipe of the flow.
+        architecture: the recipe of the flow; None for the one of `ARCHITECTURES`.
         update: the rule that improves it.
         n_steps: number of updates.
         seed: of the initial parameters and of all samples.
@@ -41,7 +44,7 @@ class Configuration:
     """
 
     theory: Action
-    architecture: Architecture = field(default_factory=Continuous)
+    architecture: Architecture = None  # type: ignore[assignment]
     update: Update = field(default_factory=NaturalGradient)
     n_steps: int = 20
     seed: int = 0
@@ -49,6 +52,8 @@ class Configuration:
     start_from: str | None = None
 
     def __post_init__(self) -> None:
+        if self.architecture is None and isinstance(self.theory, Action):
+            object.__setattr__(self, "architecture", ARCHITECTURES[self.theory.field.cells]())
         for name, noun in (("theory", Action), ("architecture", Architecture), ("update", Update)):
             if not isinstance(getattr(self, name), noun):
                 got = type(getattr(self, name)).__name__
@@ -135,18 +140,19 @@ def _load(where: str):  # type: ignore[no-untyped-def]
 def _inherited(architecture: Architecture, theory: Action, source: Any) -> Architecture:
     """The architecture of the source, of a continuous flow with the range and integrator asked for.
 
-    Frequencies are kept in units of 1/field, whatever the variances of the two bases.
+    Frequencies of scalar fields are kept in units of 1/field, whatever the variances of the two bases.
     """
     old = source.configuration.architecture
     if type(old) is not type(architecture):
         raise ValueError(f"expected a {type(old).__name__} to start from, got a {type(architecture).__name__}: use one")
-    if not isinstance(architecture, Continuous) or not isinstance(old, Continuous):
+    integrated = Continuous | GaugeContinuous
+    if not isinstance(architecture, integrated) or not isinstance(old, integrated):
         return old
-    deviation = float(GaussianField.of(theory).spectrum.mean().sqrt())
-    spec = source.flow.bijection.spec
-    radius, n_steps, method = architecture.radius, architecture.n_steps, architecture.method
-    frequencies = tuple(omega * deviation for omega in spec.frequencies)
-    return replace(old, frequencies=frequencies, radius=radius, n_steps=n_steps, method=method)
+    asked: dict[str, Any] = {name: getattr(architecture, name) for name in ("radius", "n_steps", "method")}
+    if isinstance(architecture, Continuous):
+        deviation = float(GaussianField.of(theory).spectrum.mean().sqrt())
+        asked["frequencies"] = tuple(omega * deviation for omega in source.flow.bijection.spec.frequencies)
+    return replace(old, **asked)
 
 
 def _carry_over(source: Transformed, flow: Transformed) -> None:

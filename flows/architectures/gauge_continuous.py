@@ -18,12 +18,12 @@ from lattices.loops import CHAIR, RECTANGLE, SQUARE
 from lattices.theories.u1_gauge import U1Gauge
 
 LOOPS = {"rectangle": RECTANGLE, "chair": CHAIR, "square": SQUARE}
-BASES = ("haar", "villain")
+BASES = ("best", "haar", "villain")
 
 
 @dataclass(frozen=True)
 class GaugeContinuous(Architecture):
-    """`GaugeContinuousFlow` on `White(action.field)` or, for U(1) in d = 2, on `Villain.of(action)`.
+    """`GaugeContinuousFlow` on `Villain.of(action)` for U(1) in d = 2, on `White(action.field)` elsewhere.
 
     Args:
         n_powers: K of the features Re and Im Tr P^k of the plaquettes.
@@ -32,7 +32,7 @@ class GaugeContinuous(Architecture):
         n_times: Legendre polynomials in time.
         n_steps: integration steps.
         method: "rk4", "dopri5" or "dop853".
-        base: "haar", or "villain" (U(1) in two dimensions).
+        base: "haar", "villain" (U(1) in two dimensions), or "best": villain where there is one, haar elsewhere.
         n_context: number of couplings the flow is conditioned on.
     """
 
@@ -42,7 +42,7 @@ class GaugeContinuous(Architecture):
     n_times: int = 4
     n_steps: int = 6
     method: str = "rk4"
-    base: str = "haar"
+    base: str = "best"
     n_context: int = 0
 
     def __post_init__(self) -> None:
@@ -58,7 +58,8 @@ class GaugeContinuous(Architecture):
         )
 
     def _base(self, action: Action, dtype: torch.dtype) -> Distribution:
-        if self.base == "haar":
+        solved = isinstance(action, U1Gauge) and len(action.extents) == 2 and action.beta > 0
+        if self.base == "haar" or (self.base == "best" and not solved):
             return White(action.field, dtype)
         if not isinstance(action, U1Gauge):
             raise ValueError(f"expected U1Gauge for the Villain base, got {action}: use base='haar'")

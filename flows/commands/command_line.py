@@ -8,7 +8,8 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
 from flows.architectures.architecture import Architecture
-from flows.configuration import Configuration, recipes
+from flows.configuration import ARCHITECTURES, Configuration, recipes
+from flows.updates.natural import NaturalGradient
 from flows.updates.update import Update
 from lattices.theories import theories
 
@@ -21,14 +22,17 @@ def command_line(configuration: Configuration, name: str) -> str:
     for part, noun in (("architecture", Architecture), ("update", Update)):
         value = getattr(configuration, part)
         choice = _name(recipes(noun), value)
-        if choice != DEFAULTS[part]:
+        if choice != default_recipe(part, configuration.theory.field.cells):
             words += [f"--{part}", choice]
         words += _flags(value, f"{part}.")
     return shlex.join(words)
 
 
-DEFAULTS = {"architecture": "continuous", "update": "natural"}
-"""What a run is made of unless something else is asked for."""
+def default_recipe(part: str, cells: str = "sites") -> str:
+    """The architecture or update, by name, that a run is made of unless something else is asked for."""
+    noun, chosen = (Architecture, ARCHITECTURES[cells]) if part == "architecture" else (Update, NaturalGradient)
+    return next(name for name, cls in recipes(noun).items() if cls is chosen)
+
 
 _PLAIN = ("n_steps", "seed", "dtype", "start_from")
 

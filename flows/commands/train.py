@@ -12,12 +12,13 @@ import tyro
 
 from flows import parallel, plots, runs
 from flows.architectures.architecture import Architecture
-from flows.commands.command_line import DEFAULTS, default_name
+from flows.commands.command_line import default_name, default_recipe
 from flows.commands.parsing import FLAT, parse_theory, say
 from flows.configuration import Configuration, recipes
 from flows.trained import read_config
 from flows.training import Settings, fit
 from flows.updates.update import Update
+from lattices.theories import theories
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ def main(arguments: Sequence[str]) -> None:
     """Train a flow for a theory; the architecture and the update are chosen by name, and bring their own options."""
     words, chosen = list(arguments), {}
     for part, noun in (("architecture", Architecture), ("update", Update)):
-        chosen[part] = _choice(words, part, recipes(noun))
+        chosen[part] = _choice(words, part, recipes(noun), default_recipe(part, _cells(words)))
     parts = {name: (Annotated[recipe, tyro.conf.arg(name=name)], recipe()) for name, recipe in chosen.items()}
     options = parse_theory(
-        words, "train", {"training": (Annotated[Training, FLAT], Training()), **parts}, _description()
+        words, "train", {"training": (Annotated[Training, FLAT], Training()), **parts}, _description(_cells(words))
     )
     train(_configuration(options), options.training)
 
@@ -107,9 +108,15 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _choice(words: list[str], part: str, known: dict[str, type]) -> type:
+def _cells(words: Sequence[str]) -> str:
+    """Where the fields of the theory named first live: on sites, or on links."""
+    known = theories().get(words[0] if words else "")
+    return next(known.examples()).field.cells if known else "sites"
+
+
+def _choice(words: list[str], part: str, known: dict[str, type], name: str) -> type:
     """Take `--part NAME` out of the words, or the default."""
-    flag, name = f"--{part}", DEFAULTS[part]
+    flag = f"--{part}"
     for i, word in enumerate(words):
         if word == flag or word.startswith(f"{flag}="):
             name = word.partition("=")[2] or (words[i + 1] if i + 1 < len(words) else "")
@@ -120,9 +127,9 @@ def _choice(words: list[str], part: str, known: dict[str, type]) -> type:
     return known[name]
 
 
-def _description() -> str:
+def _description(cells: str) -> str:
     listed = "\n".join(
-        f"--{part} NAME: {', '.join(recipes(noun))} (default: {DEFAULTS[part]})"
+        f"--{part} NAME: {', '.join(recipes(noun))} (default: {default_recipe(part, cells)})"
         for part, noun in (("architecture", Architecture), ("update", Update))
     )
     return f"Train a flow for a theory.\n\n{listed}"
