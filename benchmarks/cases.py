@@ -23,13 +23,13 @@ class Case:
 
     Args:
         stages: configurations; the last one's theory is the target.
-        bar: the ESS to reach.
+        bar: the ESS to reach, None where there is nothing to compare with.
         n: samples of the evaluation.
         reference: log Z of another method, where no exact value is known.
     """
 
     stages: tuple[Configuration, ...]
-    bar: float
+    bar: float | None
     n: int = 100_000
     reference: float | None = None
 

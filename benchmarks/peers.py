@@ -50,9 +50,9 @@ def hmc(action: Action, seconds: float, n_chains: int = 256) -> Row:
     generator = torch.Generator().manual_seed(2)
     kernel = HMC(action, 0.1, 10)
     tuned, state = kernel.adapt(kernel.init(action.field.random(n_chains, generator)), 200, generator)
-    pilot, used = _timed(lambda: run(tuned, state, 20, generator))
+    pilot, used = timed(lambda: run(tuned, state, 20, generator))
     n_steps = max(100, int(20 * seconds / used))
-    history, used = _timed(lambda: run(tuned, pilot.state, n_steps, generator, _magnetisation_squared))
+    history, used = timed(lambda: run(tuned, pilot.state, n_steps, generator, _magnetisation_squared))
     tau = integrated_autocorrelation_time(history.measured["m2"])
     note = f"τ_int(M²) = {tau}, acceptance {float(history.accepted.mean()):.2f}, {n_chains} chains"
     return Row("HMC", n_chains * n_steps / (2 * tau.value) / used, used, note)
@@ -63,9 +63,9 @@ def annealing(action: Action, seconds: float, n_stages: int = 50) -> Row:
     generator = torch.Generator().manual_seed(3)
     sampler = Annealing(GaussianField.of(action), action, lambda path: HMC(path, 0.1, 5), n_stages)
     sampler = sampler.tuned(64, 20, generator)
-    _, used = _timed(lambda: sampler.sample(256, generator))
+    _, used = timed(lambda: sampler.sample(256, generator))
     n = max(1024, int(256 * seconds / used))
-    samples, used = _timed(lambda: sampler.sample(n, generator, _magnetisation_squared))
+    samples, used = timed(lambda: sampler.sample(n, generator, _magnetisation_squared))
     ess, log_z = samples.effective_sample_size(generator), samples.log_z()
     note = f"ESS {ess.value:.3f} at n = {n}, log Z (density) {log_z}, {n_stages} stages"
     return Row("annealed importance sampling", ess.value * n / used, used, note)
@@ -81,7 +81,7 @@ def couplings(action: Action, train_seconds: float, transform: str) -> Row:
     update = GradientUpdate(learning_rate=3e-3, batch_size=128, schedule="constant", warm_up=0.0)
     record = fit(problem, update, 10**6, generator=generator, callback=lambda _: time.perf_counter() > end)
     flow = problem.flow.double()
-    samples, used = _timed(lambda: reweight(flow, action, 10_000, generator, _magnetisation_squared))
+    samples, used = timed(lambda: reweight(flow, action, 10_000, generator, _magnetisation_squared))
     ess = samples.effective_sample_size(generator)
     n_parameters = sum(p.numel() for p in flow.parameters())
     note = f"ESS {ess.value:.4f} at n = 10000, {n_parameters} parameters, {len(record.history)} steps"
@@ -92,7 +92,8 @@ def _magnetisation_squared(x: Tensor) -> dict[str, Tensor]:
     return {"m2": x.flatten(1).mean(1) ** 2}
 
 
-def _timed(function):  # type: ignore[no-untyped-def]
+def timed(function):  # type: ignore[no-untyped-def]
+    """What the function returns, and the seconds it took."""
     start = time.perf_counter()
     value = function()
     return value, time.perf_counter() - start

@@ -1,0 +1,81 @@
+"""The gauge benchmark cases: targets, recipes and the figures they have to reach.
+
+To add a case: a recipe if none of those below fits, and a line in CASES with the configurations of its stages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+from cases import Case
+
+from flows.architectures.gauge_continuous import GaugeContinuous
+from flows.configuration import Configuration
+from flows.updates.natural import NaturalGradient
+from lattices.theories.su_n_gauge import SUNGauge
+from lattices.theories.u1_gauge import U1Gauge
+
+Gauge = U1Gauge | SUNGauge
+
+
+class Recipe(NamedTuple):
+    """How a theory is learnt: what the flow is made of, and how long and how carefully it is trained."""
+
+    flow: GaugeContinuous
+    update: NaturalGradient
+    n_steps: int
+
+    def on(self, theory: Gauge) -> Configuration:
+        return Configuration(theory, self.flow, self.update, self.n_steps)
+
+
+U1_UPDATE = NaturalGradient(n_samples=2048, chunk=256, damping=1e-4, trust=1.0)
+SUN_UPDATE = NaturalGradient(n_samples=768, chunk=64, damping=1e-4, trust=1.0)
+
+RECIPES = {
+    "u1": Recipe(GaugeContinuous(n_powers=3, radius=3.0, n_times=5, n_steps=8, base="villain"), U1_UPDATE, 16),
+    "u1 haar": Recipe(GaugeContinuous(n_powers=3, radius=3.0, n_times=5, n_steps=8), U1_UPDATE, 16),
+    "u1 4d": Recipe(GaugeContinuous(n_powers=2, radius=1.0, n_times=3, n_steps=4), U1_UPDATE, 8),
+    "su2": Recipe(GaugeContinuous(n_powers=2, radius=2.0, n_times=4, n_steps=4), SUN_UPDATE, 16),
+    "su3": Recipe(GaugeContinuous(n_powers=2, radius=2.0, n_times=4, n_steps=4), SUN_UPDATE, 16),
+    "su3 4d": Recipe(GaugeContinuous(n_powers=1, radius=1.0, n_times=3, n_steps=4), SUN_UPDATE, 8),
+    "carried over": Recipe(GaugeContinuous(n_powers=2, radius=2.0, n_times=4, n_steps=4), SUN_UPDATE, 4),
+}
+"""Of a stage that starts from another one, features and steps of the flow are those of the first; the update counts."""
+
+HYPERCUBE = (4, 4, 4, 4)
+
+
+def u1(size: int, beta: float, recipe: str = "u1") -> tuple[Configuration, ...]:
+    """U(1) on a square."""
+    return (RECIPES[recipe].on(U1Gauge((size, size), beta)),)
+
+
+def sun(n: int, size: int, beta: float) -> tuple[Configuration, ...]:
+    """SU(N) on a square: trained at 8², then carried over to what is larger."""
+    small = SUNGauge((8, 8), n, beta)
+    first = RECIPES[f"su{n}"].on(small)
+    return (first,) if size == 8 else (first, RECIPES["carried over"].on(replace(small, extents=(size, size))))
+
+
+CASES = {
+    "u1-8-beta2": Case(u1(8, 2.0), 0.95),
+    "u1-16-beta3": Case(u1(16, 3.0), 0.90),
+    "u1-16-beta5": Case(u1(16, 5.0), 0.80),
+    "u1-16-beta7": Case(u1(16, 7.0), 0.70),
+    "u1-8-beta2-haar": Case(u1(8, 2.0, "u1 haar"), 0.95),
+    "u1-16-beta3-haar": Case(u1(16, 3.0, "u1 haar"), 0.90),
+    "u1-16-beta5-haar": Case(u1(16, 5.0, "u1 haar"), 0.80),
+    "u1-16-beta7-haar": Case(u1(16, 7.0, "u1 haar"), 0.70),
+    "su2-16-beta2.2": Case(sun(2, 16, 2.2), 0.95, 10_000),
+    "su2-16-beta2.7": Case(sun(2, 16, 2.7), 0.90, 10_000),
+    "su3-8-beta4": Case(sun(3, 8, 4.0), 0.99, 10_000),
+    "su3-8-beta5": Case(sun(3, 8, 5.0), 0.92, 10_000),
+    "su3-8-beta6": Case(sun(3, 8, 6.0), 0.80, 10_000),
+    "su3-16-beta4": Case(sun(3, 16, 4.0), 0.99, 10_000),
+    "su3-16-beta5": Case(sun(3, 16, 5.0), 0.92, 10_000),
+    "su3-16-beta6": Case(sun(3, 16, 6.0), 0.80, 10_000),
+    "su3-4d-4-beta1": Case((RECIPES["su3 4d"].on(SUNGauge(HYPERCUBE, 3, 1.0)),), None, 10_000),
+    "u1-4d-4-beta0.5": Case((RECIPES["u1 4d"].on(U1Gauge(HYPERCUBE, 0.5)),), None, 10_000),
+}
