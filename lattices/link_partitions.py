@@ -46,16 +46,17 @@ class Transport(nn.Module):
         lattice: of the links.
         path: as in `lattices.loops`.
         sites: flat indices of the starting points, shape (n,).
+        skip: leave out so many first steps: 1 makes a loop through a link the staple that closes it.
 
     Shape: (batch, d, *extents, *element) -> (batch, n, *element).
     """
 
     links: Tensor  # (len(path), n)
 
-    def __init__(self, lattice: Lattice, path: Path, sites: Tensor) -> None:
+    def __init__(self, lattice: Lattice, path: Path, sites: Tensor, skip: int = 0) -> None:
         super().__init__()
-        self.lattice, self.path = lattice, path
-        self.register_buffer("links", links_along(lattice, path)[:, sites], persistent=False)
+        self.lattice, self.path = lattice, path[skip:]
+        self.register_buffer("links", links_along(lattice, path)[skip:, sites], persistent=False)
 
     def forward(self, u: Tensor) -> Tensor:
         if not u.is_complex():

@@ -119,6 +119,23 @@ def test_the_mean_jacobian_over_haar_measure_is_one(n: int, moves: str) -> None:
     assert abs(jacobian.mean() - 1) < 4 * jacobian.std() / len(jacobian) ** 0.5
 
 
+@pytest.mark.parametrize("moves", ["plaquette", "residual"])
+def test_long_chains_stay_unitary_both_ways(moves: str) -> None:
+    field = link_field((4, 4), 3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        flow = GaugeCoupling(n_cycles=2, moves=moves, hidden=(4,), n_bins=4, depth=1).build(SUNGauge((4, 4), 3, 1.0))
+    f, z = laws.perturbed(flow.bijection, seeded(), 0.15), field.random(2, seeded())
+    with torch.no_grad():
+        x, log_det = f(z)
+        back, inverse_log_det = f.inverse(x)
+    assert log_det.abs().max() > 1
+    assert field.contains(x, 1e-12).all()
+    assert field.contains(back, 1e-12).all()
+    assert laws.gap(field, back, z) < 1e-11
+    assert (log_det + inverse_log_det).abs().max() < 1e-10
+
+
 # --------------------------------------------------------------------------------------------------------- residual
 
 
@@ -126,7 +143,7 @@ def stout(n: int, rho: float) -> ResidualCoupling:
     """A layer with all coefficients equal to ρ."""
     field = link_field((4, 4), n)
     layer = ResidualCoupling(field, link_parity(field.lattice, 0, 0), LoopSpec((2,)))
-    torch.nn.init.constant_(layer.conditioner.even_head.bias, math.atanh(rho * len(layer.loops) / layer.limit))
+    torch.nn.init.constant_(layer.conditioner.even_head.bias, math.atanh(rho * len(layer.staples) / layer.limit))
     return layer
 
 

@@ -58,18 +58,18 @@ class PlaquetteCoupling(Bijection):
             raise TypeError(f"expected a map of the circle, got {transform}: use CircularMixture() or CircularSpline()")
         self.partition = partition
         self.conditioner = LoopConvolutions(field, partition, self.transform.parity, spec, dtype)
-        self.plaquette = Transport(field.lattice, partition.plaquette, partition.sites)
+        self.staple = Transport(field.lattice, partition.plaquette, partition.sites, skip=1)
         self.symmetries: tuple[Symmetry, ...] = (
             GaugeInvariance(), ChargeConjugation(), CentreSymmetry(), partition.translations,
         )  # fmt: skip
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        loops = wrap(self.plaquette(z))
-        return self._moved(z, loops, *self.transform.forward(loops, self.conditioner(z, context)))
+        loops, staples = self._split(z)
+        return self._merge(z, staples, *self.transform.forward(loops, self.conditioner(z, context)))
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        loops = wrap(self.plaquette(x))
-        return self._moved(x, loops, *self.transform.inverse(loops, self.conditioner(x, context)))
+        loops, staples = self._split(x)
+        return self._merge(x, staples, *self.transform.inverse(loops, self.conditioner(x, context)))
 
     def push_score(self, z: Tensor, score: Tensor, context: Tensor | None = None) -> Scored:
         """Carry the score through the triangular Jacobian; one pass through the network and back.
@@ -78,20 +78,23 @@ class PlaquetteCoupling(Bijection):
         """
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            links = self.partition.split(z)
-            staples = self.plaquette(z) - links
-            links = links.detach().requires_grad_()
-            loops = wrap(links + staples)
-            moved, log_slope = self.transform.forward(loops, self.conditioner(z, context))
+            _, staples = self._split(z)
+            links = self.partition.split(z).detach().requires_grad_()
+            moved, log_slope = self.transform.forward(wrap(links + staples), self.conditioner(z, context))
             (bend,) = torch.autograd.grad(log_slope.sum(), links, retain_graph=True, materialize_grads=True)
             pushed = ((self.partition.split(score) - bend) * torch.exp(-log_slope)).detach()
             (pull,) = torch.autograd.grad(log_slope.sum() + (pushed * (moved - staples)).sum(), z)
-        x, log_det = self._moved(z.detach(), loops.detach(), moved.detach(), log_slope.detach())
+        x, log_det = self._merge(z.detach(), staples.detach(), moved.detach(), log_slope.detach())
         return Scored(x, log_det, self.partition.merge(score - pull, pushed))
 
-    def _moved(self, x: Tensor, loops: Tensor, moved: Tensor, log_slope: Tensor) -> tuple[Tensor, Tensor]:
-        """Links moved as their plaquettes are, and the log-det."""
-        return self.partition.merge(x, wrap(self.partition.split(x) + moved - loops)), log_slope.sum(1)
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:  # -> 2 × (batch, n)
+        """The active plaquettes, and their parts that stay."""
+        staples = self.staple(x)
+        return wrap(self.partition.split(x) + staples), staples
+
+    def _merge(self, x: Tensor, staples: Tensor, loops: Tensor, log_slope: Tensor) -> tuple[Tensor, Tensor]:
+        """The field with these active plaquettes, and the log-det."""
+        return self.partition.merge(x, wrap(loops - staples)), log_slope.sum(1)
 
     @classmethod
     def examples(cls) -> Iterator[PlaquetteCoupling]:

@@ -65,7 +65,8 @@ class ResidualCoupling(Bijection):
         self.domain = self.codomain = field
         self.partition, self.limit, self.max_iterations = partition, limit, max_iterations
         mu, paths = partition.axes[0] + 1, require_frozen_staples(partition)
-        self.loops = nn.ModuleList(Transport(field.lattice, (mu, *path), partition.sites) for path in paths)
+        loops = [(mu, *path) for path in paths]
+        self.staples = nn.ModuleList(Transport(field.lattice, loop, partition.sites, skip=1) for loop in loops)
         self.conditioner = LoopConvolutions(field, partition, EVEN * len(paths), spec, dtype)
         self.symmetries: tuple[Symmetry, ...] = (
             GaugeInvariance(), ChargeConjugation(), CentreSymmetry(), partition.translations,
@@ -86,10 +87,9 @@ class ResidualCoupling(Bijection):
     def _split(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:  # -> 2 × (batch, n, N, N)
         """The active links and the weighted sum of their staples."""
         u = matrices(self.domain, x)
-        active = self.partition.split(u)
-        weights = self.limit / len(self.loops) * torch.tanh(self.conditioner(x, context))
-        loops = sum(c[..., None, None] * loop(u) for c, loop in zip(weights.unbind(-1), self.loops))
-        return active, active.mH @ loops
+        weights = self.limit / len(self.staples) * torch.tanh(self.conditioner(x, context))
+        terms = [c[..., None, None] * staple(u) for c, staple in zip(weights.unbind(-1), self.staples)]
+        return self.partition.split(u), torch.stack(terms).sum(0)
 
     def _merge(self, x: Tensor, u: Tensor) -> Tensor:
         """x with active links u."""

@@ -59,16 +59,14 @@ class SpectralCoupling(Bijection):
         )  # fmt: skip
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        loops = self.plaquette(z)
-        return self._moved(z, loops, *self.transform.forward(loops, self.conditioner(z, context)))
+        return self._move(z, context, inverse=False)
 
     def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        loops = self.plaquette(x)
-        return self._moved(x, loops, *self.transform.inverse(loops, self.conditioner(x, context)))
+        return self._move(x, context, inverse=True)
 
-    def _moved(self, x: Tensor, loops: Tensor, moved: Tensor, log_det: Tensor) -> tuple[Tensor, Tensor]:
-        """Links moved as their plaquettes are, and the log-det."""
-        return self.partition.merge(x, moved @ (loops.mH @ self.partition.split(x))), log_det.sum(1)
+    def _move(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
+        turn, log_det = self.transform.turn(self.plaquette(x), self.conditioner(x, context), inverse)
+        return self.partition.merge(x, turn @ self.partition.split(x)), log_det.sum(1)
 
     @classmethod
     def examples(cls) -> Iterator[SpectralCoupling]:

@@ -48,7 +48,7 @@ def circular_mixture(x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:  #
     a, cosine, sine = torch.exp(soft_clip(log_a, LIMIT)), torch.cos(u / 2), torch.sin(u / 2)
     tangent = a * sine + soft_clip(b, LIMIT) * cosine
     weights = torch.softmax(logits, -1)
-    turned = (weights * (2 * torch.atan2(tangent, cosine.abs()) - u)).sum(-1)
+    turned = (weights * (2 * torch.atan2(tangent, cosine.abs()) - u)).sum(-1)  # π / 2 may be rounded upwards
     slope = (weights * a / (cosine.square() + tangent.square())).sum(-1)
     return x + turned + rotation, torch.log(slope)
 

@@ -67,13 +67,16 @@ class SpectralSpline:
 
     def forward(self, u: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """h(P) and log|det| of its differential with respect to Haar measure."""
-        return self._map(u, parameters, inverse=False)
+        turn, log_det = self.turn(u, parameters)
+        return turn @ u, log_det
 
     def inverse(self, u: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         """h⁻¹(P) and its log|det|."""
-        return self._map(u, parameters, inverse=True)
+        turn, log_det = self.turn(u, parameters, inverse=True)
+        return turn @ u, log_det
 
-    def _map(self, u: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    def turn(self, u: Tensor, parameters: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """h(P) P† (or h⁻¹(P) P†) and log|det|: near 1 for mild maps, so that a factor of links keeps them unitary."""
         check_parameters(u[..., 0, 0].real, parameters, self.n_parameters)
         stages = list(parameters.unflatten(-1, (self.depth, -1)).unbind(-2))
         start = angles = eigenangles(u)
@@ -84,7 +87,7 @@ class SpectralSpline:
             ratios = ratios * _ratios(angles, moved, slopes)
             angles, log_det = moved, log_det + flat_log_det
         upper = torch.ones(self.n, self.n, dtype=torch.bool, device=u.device).triu(1)
-        return _reassembled(u, start, angles, ratios), log_det + torch.where(upper, 2 * ratios.log(), 0).sum((-2, -1))
+        return _turned(u, start, angles, ratios), log_det + torch.where(upper, 2 * ratios.log(), 0).sum((-2, -1))
 
     def _lists(self, parameters: Tensor) -> Tensor:  # (..., n_parameters / depth) -> (..., N, 3 n_bins)
         """Bins and slopes of one spline for every eigenangle; what SU(2) leaves out is zero."""
@@ -146,17 +149,18 @@ def _ratios(angles: Tensor, moved: Tensor, slopes: Tensor) -> Tensor:  # 3 × (.
     return torch.where(near, mean + (quotient - mean).detach(), quotient)
 
 
-def _reassembled(u: Tensor, angles: Tensor, moved: Tensor, ratios: Tensor) -> Tensor:
-    """Newton's polynomial in u that takes e^{iθ} to e^{iθ'}, from divided differences that know confluent limits.
+def _turned(u: Tensor, angles: Tensor, moved: Tensor, ratios: Tensor) -> Tensor:
+    """Newton's polynomial in u that takes e^{iθ} to e^{i(θ' - θ)}, from divided differences that know confluent limits.
 
     The largest gap is put between the last and the first angle, so that only neighbours can meet alone.
     """
     order = _gaps_last(angles.detach())
     angles, moved = angles.gather(-1, order), moved.gather(-1, order)
-    z, table = torch.polar(torch.ones_like(angles), angles), [torch.polar(torch.ones_like(moved), moved)]
-    shift = moved - angles
+    shift, one = moved - angles, torch.ones_like(angles)
+    z, w = torch.polar(one, angles), torch.polar(one, moved)
     neighbours = ratios.flatten(-2).gather(-1, order[..., :-1] * u.shape[-1] + order[..., 1:])
-    table.append(torch.polar(torch.ones_like(neighbours), (shift[..., 1:] + shift[..., :-1]) / 2) * neighbours)
+    quotients = torch.polar(one[..., 1:], (shift[..., 1:] + shift[..., :-1]) / 2) * neighbours  # Δw / Δz
+    table = [torch.polar(one, shift), (quotients * z[..., 1:] - w[..., 1:]) / (z[..., 1:] * z[..., :-1])]
     for m in range(2, u.shape[-1]):
         span = z[..., m:] - z[..., :-m]
         met = span.abs() < torch.finfo(angles.dtype).eps ** 0.5
