@@ -14,8 +14,8 @@ MAX_STEPS = 300
 def increasing_root(function: Increasing, y: Tensor, low: Tensor, high: Tensor) -> Tensor:  # (...) -> (...)
     """The x in [low, high] with f(x) = y, element by element, differentiable in y and in whatever f closes over.
 
-    Newton's steps inside a bracket, every third one a bisection, so that it cannot fail; about eight evaluations for a
-    smooth f. The last step, x - (f(x) - y) / f'(x) with f' detached, is differentiated: it gives the derivatives of the
+    Newton's steps while they stay in the bracket and halve, bisections otherwise, so that it cannot fail; about eight
+    evaluations for a smooth f. The last step, x - (f(x) - y) / f'(x) with f' detached, is differentiated: it gives the derivatives of the
     implicit function theorem, of first order.
 
     Args:
@@ -31,15 +31,15 @@ def increasing_root(function: Increasing, y: Tensor, low: Tensor, high: Tensor) 
 
 
 def _bracketed(function: Increasing, y: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    x, tolerance = (low + high) / 2, 8 * torch.finfo(y.dtype).eps
-    for step in range(MAX_STEPS):
+    x, tolerance, last = (low + high) / 2, 8 * torch.finfo(y.dtype).eps, high - low
+    for _ in range(MAX_STEPS):
         value, slope = function(x)
-        above = value > y
-        low, high = torch.where(above, low, x), torch.where(above, x, high)
-        newton = x - (value - y) / slope
+        above, newton = value > y, x - (value - y) / slope
         settled = (value - y).abs() <= tolerance * torch.clamp(slope, min=1) * (1 + y.abs())
         if bool(settled.all()):
-            return newton
-        trusted = (newton >= low) & (newton <= high) & (step % 3 < 2)
-        x = torch.where(settled | trusted, newton, (low + high) / 2)
+            return x
+        low, high = torch.where(above, low, x), torch.where(above, x, high)
+        trusted = (newton >= low) & (newton <= high) & (2 * (newton - x).abs() <= last)
+        following = torch.where(settled, x, torch.where(trusted, newton, (low + high) / 2))
+        x, last = following, (following - x).abs()
     return x
