@@ -5,8 +5,8 @@
 | `link_stripes` | x_ν + ⌊p/2⌋ Σ_{ρ≠μ,ν} x_ρ ≡ residue (mod p) | p d (p = 4: 8, 12, 16) | (p - 2) / p of plaquettes   |
 | `link_parity`  | x_1 + … + x_d ≡ parity (mod 2)              | 2 d                    | 1 × 2 around active links   |
 
-Opposite links of a plaquette must not move together, so that one direction needs at least two masks: 2d in a cycle
-(4, 6, 8) is the least, which `link_stripes` reaches with p = 2 and `link_parity` with frozen staples. Period 3 is the
+Opposite links of an active plaquette must not move together. One direction at a time, a cycle has therefore at least
+2d masks (4, 6, 8), which `link_stripes` reaches with p = 2 and `link_parity` with frozen staples. Period 3 is the
 least that leaves plaquettes of the plane (μ, ν) frozen.
 """
 

@@ -15,8 +15,8 @@ def increasing_root(function: Increasing, y: Tensor, low: Tensor, high: Tensor) 
     """The x in [low, high] with f(x) = y, element by element, differentiable in y and in whatever f closes over.
 
     Newton's steps while they stay in the bracket and halve, bisections otherwise, so that it cannot fail; about eight
-    evaluations for a smooth f. The last step, x - (f(x) - y) / f'(x) with f' detached, is differentiated: it gives the derivatives of the
-    implicit function theorem, of first order.
+    evaluations for a smooth f. The last step, x - (f(x) - y) / f'(x) with f' detached, is differentiated: it gives the
+    derivatives of the implicit function theorem, of first order.
 
     Args:
         function: f and its derivative at x.
