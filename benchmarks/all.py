@@ -2,8 +2,9 @@
 
     python benchmarks/all.py [--quick] [--only CASE ...]
 
-Runs every case of scalar.py on the pretrained models, then transforms.py, layers.py and volume.py, each in a process
-of its own. Writes runs/bench/table.md, every figure with its n and error, and runs/bench/results.json, everything that
+Runs the cases of scalar.py and gauge.py on the pretrained models, then transforms.py, layers.py, volume.py and
+`gauge.py cost`, each in a process of its own; a case without a pretrained model runs, and trains, where it is asked for
+by name. Writes runs/bench/table.md, every figure with its n and error, and runs/bench/results.json, everything that
 was printed. A benchmark that fails is reported and the others go on; the exit status then is 1.
 """
 
@@ -18,18 +19,29 @@ from pathlib import Path
 
 import cases
 import figures
+import gauge_cases
 import timing
 
+from flows import pretrained
+
 HERE = Path(__file__).resolve().parent
-BENCHMARKS = [*cases.CASES, "transforms", "layers", "volume"]
+FIELDS = {"scalar": cases.CASES, "gauge": gauge_cases.CASES}
+BENCHMARKS = [*cases.CASES, *gauge_cases.CASES, "transforms", "layers", "volume", "cost"]
 
 
 def command(name: str, quick: bool) -> list[str]:
     """What runs one benchmark."""
-    if name not in cases.CASES:
-        return [sys.executable, str(HERE / f"{name}.py"), "--json"]
-    quickly = ["--no-peers"] * quick
-    return [sys.executable, str(HERE / "scalar.py"), name, "--pretrained", "--json", *quickly]
+    for script, known in FIELDS.items():
+        if name in known:
+            options = ["--pretrained"] * (name in pretrained.names()) + ["--no-peers"] * quick
+            return [sys.executable, str(HERE / f"{script}.py"), name, "--json", *options]
+    script = ["gauge.py", "cost"] if name == "cost" else [f"{name}.py"]
+    return [sys.executable, str(HERE / script[0]), *script[1:], "--json"]
+
+
+def shipped() -> list[str]:
+    """What runs if nothing is said: all but the cases without a pretrained model."""
+    return [name for name in BENCHMARKS if name not in gauge_cases.CASES or name in pretrained.names()]
 
 
 def run(name: str, quick: bool) -> figures.Result:
@@ -58,8 +70,8 @@ def table(results: list[figures.Result], hardware: figures.Result) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="leave HMC, annealing and couplings out")
-    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=BENCHMARKS, help="run some of them")
+    parser.add_argument("--quick", action="store_true", help="leave HMC and other peers out")
+    parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=shipped(), help="run some of them")
     parser.add_argument("--directory", type=Path, default=Path("runs/bench"), help="where table and results go")
     options = parser.parse_args()
     results, hardware = [], timing.hardware()

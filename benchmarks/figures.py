@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -29,21 +30,33 @@ HEADER = "| benchmark | figure | value | error | n | to reach |\n|---|---|---|--
 
 def figures(result: Result) -> Iterator[Figure]:
     """All figures of one benchmark, by its `case`."""
-    yield from {"transforms": spline, "layers": layers, "volume": volume}.get(result["case"], scalar)(result)
+    timed = {"transforms": spline, "layers": layers, "volume": volume, "cost": cost}
+    yield from timed.get(result["case"], gauge if "plaquette" in result else scalar)(result)
 
 
 def scalar(result: Result) -> Iterator[Figure]:
     """ESS with interval, acceptance, log Z and ⟨φ²⟩ of the flow; effective samples per second of it and its peers."""
-    case, n = result["case"], result["n"]
-    interval = f"[{result['ess_low']:.4f}, {result['ess_high']:.4f}]"
-    yield Figure(case, "ESS", f"{result['ess']:.4f}", interval, n, f"≥ {result['bar']}", result["ess"] >= result["bar"])
-    yield Figure(case, "acceptance", f"{result['acceptance']:.4f}", "", n)
-    yield _estimate(case, "log Z", result, "log_z", "reference")
+    case = result["case"]
+    yield from _quality(result)
     yield _estimate(case, "⟨φ²⟩", result, "phi_squared", "phi_squared_reference")
-    yield Figure(case, "training", f"{result['train_seconds']:.0f} s", "", "", f"{result['parameters']} parameters")
     for peer in result["peers"]:
         rate = f"{peer['effective_per_second']:.4g} effective/s"
         yield Figure(case, peer["method"], rate, "", f"{peer['seconds']:.1f} s", peer["note"])
+
+
+def gauge(result: Result) -> Iterator[Figure]:
+    """The same of gauge fields, with the plaquette and, where there is a charge, Q² and P(Q)."""
+    case = result["case"]
+    yield from _quality(result)
+    yield _estimate(case, "⟨P⟩", result, "plaquette", "plaquette_exact")
+    if result["q2"] is not None:
+        yield _estimate(case, "⟨Q²⟩", result, "q2", "q2_exact")
+        freedom = f"{result['charges_dof']} degrees of freedom"
+        yield Figure(case, "P(Q), χ²", f"{result['charges_chi2']:.1f}", "", result["n"], freedom)
+    for peer in result["peers"]:
+        rates = [f"{peer['plaquette_per_second']:.4g} effective/s of P"]
+        rates += [] if peer["q2_per_second"] is None else [f"{peer['q2_per_second']:.4g} of Q²"]
+        yield Figure(case, peer["method"], ", ".join(rates), "", f"{peer['seconds']:.1f} s", peer["note"])
 
 
 def spline(result: Result) -> Iterator[Figure]:
@@ -72,10 +85,33 @@ def volume(result: Result) -> Iterator[Figure]:
             yield Figure("volume", f"{what}, exponent of V in {column}", f"{slope:.2f}", "", 4)
 
 
+def cost(result: Result) -> Iterator[Figure]:
+    """Time per field by group and lattice size, and the exponents of V and N."""
+    for row in result["rows"]:
+        where = f"{row['architecture']}, {row['quantity']}, L = {row['size']}"
+        milliseconds = f"{1e3 * row['seconds']:.4g} ms"
+        yield Figure("cost", where, milliseconds, f"{1e3 * row['error']:.2g} ms", row["n"])
+    for letter, fits in result["exponents"].items():
+        for what, slope in fits.items():
+            yield Figure("cost", f"{what}, exponent of {letter}", f"{slope:.2f}", "", "")
+
+
+def _quality(result: Result) -> Iterator[Figure]:
+    """ESS with interval and what it has to reach, acceptance, log Z, and what the training took."""
+    case, n, bar = result["case"], result["n"], result["bar"]
+    interval = f"[{result['ess_low']:.4f}, {result['ess_high']:.4f}]"
+    reach = ("", None) if bar is None else (f"≥ {bar}", result["ess"] >= bar)
+    yield Figure(case, "ESS", f"{result['ess']:.4f}", interval, n, *reach)
+    yield Figure(case, "acceptance", f"{result['acceptance']:.4f}", "", n)
+    yield _estimate(case, "log Z", result, "log_z", "reference")
+    yield Figure(case, "training", f"{result['train_seconds']:.0f} s", "", "", f"{result['parameters']} parameters")
+
+
 def _estimate(case: str, name: str, result: Result, key: str, reference: str) -> Figure:
-    """An estimate beside its reference, within three of its errors."""
+    """An estimate beside its reference, and their difference in errors, those of the reference included."""
     value, error, exact = result[key], result[f"{key}_error"], result[reference]
-    reach = "" if exact is None else f"{exact:.6f} ({(value - exact) / error:+.1f} s.e.)"
+    both = math.hypot(error, result.get(f"{reference}_error", 0.0))
+    reach = "" if exact is None else f"{exact:.6f} ({(value - exact) / both:+.1f} s.e.)"
     return Figure(case, name, f"{value:.6f}", f"{error:.6f}", result["n"], reach)
 
 

@@ -1,7 +1,7 @@
 """How the cost of gauge flows grows with V and N: d = 2, L = 4, 8, 16, 32 and U(1), SU(2), SU(3), SU(4).
 
 Float64 on one thread, CPU seconds per field. Measured are a sample with its log q, one of its velocity evaluations
-(with its share of exponentials: a step of rk4 has four), a step of the natural gradient, and for comparison a force of
+(a step of rk4 has four, exponentials included), a step of the natural gradient, and for comparison a force of
 Wilson's action. Memory is the largest sum of live tensors. The exponents of V belong to fits cost ~ V^exponent over all
 L for each group, those of N to cost ~ N^exponent over SU(2), SU(3), SU(4) for each L.
 """
@@ -93,9 +93,15 @@ def exponents_of_n(rows: list[Row]) -> dict[str, float]:
 
 
 def table(rows: list[Row]) -> str:
-    """One line per group and quantity, as volume.py prints them; then the exponents of N."""
-    of_n = [f"{what:28}{slope:8.2f}" for what, slope in exponents_of_n(rows).items()]
-    return "\n".join([volume.table(rows), "", "exponent of N in seconds", *of_n])
+    """One line per group and quantity: milliseconds for each L, exponents of V and of N."""
+    sizes, of_n = sorted({row["size"] for row in rows}), exponents_of_n(rows)
+    lines = [f"{'ms':22}" + "".join(f"{f'L = {size}':>12}" for size in sizes) + f"{'exponent of V':>16}"]
+    for (group, quantity), slope in volume.exponents(rows, "seconds").items():
+        own = {r["size"]: r["seconds"] for r in rows if (r["architecture"], r["quantity"]) == (group, quantity)}
+        lines.append(
+            f"{group:8}{quantity:14}" + "".join(f"{1e3 * own[size]:12.4g}" for size in sizes) + f"{slope:16.2f}"
+        )
+    return "\n".join([*lines, "", "exponent of N", *(f"{what:22}{slope:8.2f}" for what, slope in of_n.items())])
 
 
 def result() -> tuple[dict[str, Any], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -86,7 +87,7 @@ def chains(method: str, kernel: HMC | HeatBath, seconds: float, warm_up: int = 1
     history, used = measured(tuned, state, seconds, generator)
     charge, values = history.measured.get("charge"), history.measured
     rate = effective(values["plaquette"]).n / used
-    rate_of_q2 = None if charge is None else effective(values["q2"], _jumps(charge)).n / used
+    rate_of_q2 = None if charge is None else effective(values["q2"], worth(charge)).n / used
     return Row(method, rate, rate_of_q2, used, said(history))
 
 
@@ -105,19 +106,26 @@ class Effective(NamedTuple):
     tau: str
 
 
-def effective(values: Tensor, jumps: int | None = None) -> Effective:  # (n_chains, n_steps)
-    """n / 2 τ_int; nothing where no chain ever moves.
-
-    Chains too short to resolve τ_int still remember where they began: they are not worth more than `jumps`, the number
-    of times that a charge changed.
-    """
+def effective(values: Tensor, most: float = math.inf) -> Effective:  # (n_chains, n_steps)
+    """n / 2 τ_int, but not more than `most`; nothing where no chain ever moves."""
     if (values == values[:, :1]).all():
         return Effective(0.0, "∞ (frozen)")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         tau = integrated_autocorrelation_time(values)
     n = values.numel() / (2 * tau.value)
-    return Effective(min(n, jumps), "not resolved") if caught and jumps is not None else Effective(n, str(tau))
+    if n > most:
+        return Effective(most, f"> {values.numel() / (2 * most):.0f}")
+    return Effective(n, f"> {tau.value:.0f}" if caught else str(tau))
+
+
+def worth(charge: Tensor) -> float:  # (n_chains, n_steps)
+    """How many independent samples the changes of Q can be worth: an independent one differs with 1 - Σ P(Q)².
+
+    τ_int of chains that hardly tunnel does not tell: it takes where they began for a sample.
+    """
+    frequencies = charge.unique(return_counts=True)[1] / charge.numel()
+    return _jumps(charge) / max(1 - float(frequencies.square().sum()), 1e-12)
 
 
 def said(history: History) -> str:
@@ -126,8 +134,8 @@ def said(history: History) -> str:
     shape = " × ".join(map(str, history.accepted.shape))
     parts = [f"τ_int(P) {effective(values['plaquette']).tau}, ⟨P⟩ {_mean(values['plaquette'])}"]
     if "q2" in values:
-        jumps = _jumps(values["charge"])
-        parts += [f"τ_int(Q²) {effective(values['q2'], jumps).tau}, ⟨Q²⟩ {_mean(values['q2'])}, {jumps} changes of Q"]
+        tau, jumps = effective(values["q2"], worth(values["charge"])).tau, _jumps(values["charge"])
+        parts += [f"τ_int(Q²) {tau}, ⟨Q²⟩ {_mean(values['q2'])}, {jumps} changes of Q"]
     return ", ".join([*parts, f"acceptance {acceptance:.2f}", f"chains × steps {shape}"])
 
 
