@@ -13,6 +13,7 @@ from flows.bijection import Scored
 from flows.layers.integrated import IntegratedFlow, context_columns, legendre, monomials
 from flows.layers.integration import Fields, tableau
 from flows.layers.lie_integration import commutator, integrate_links
+from flows.layers.pair_features import n_pairs, pair_gradient, pair_laplacians
 from flows.layers.plaquette_features import (
     Features,
     LoopFeatures,
@@ -29,7 +30,7 @@ from lattices.gauge import CentreSymmetry, ChargeConjugation, GaugeInvariance, r
 from lattices.invariance import PointGroup, Translations
 from lattices.lattice import Lattice
 from lattices.loops import RECTANGLE, Path, planes
-from symmetries.lie import SU2, SU3, U1
+from symmetries.lie import SU2, SU3, SUN, U1
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class GaugeFlowSpec:
     Args:
         n_powers: K of the features Re and Im Tr P^k / kN, k = 1 … K, of the plaquettes.
         radius: range of the kernels between plaquettes in lattice units, None for the full range.
-        loops: shapes of further Wilson loops W that add c(t) ∇W to the velocity, e.g. RECTANGLE.
+        pairs: add the potentials of two plaquettes with a common link, R (rectangles, chairs) and T (which pass
+            through that link twice), for SU(N); U(1) has them among the kernels.
+        loops: shapes of further Wilson loops W that add c(t) ∇W to the velocity, e.g. SQUARE.
         n_times: number of Legendre polynomials in time.
         n_context: number of couplings (β, …) the flow is conditioned on.
         context_degree: the coefficients are polynomials of this degree in the couplings.
@@ -47,6 +50,7 @@ class GaugeFlowSpec:
 
     n_powers: int = 2
     radius: float | None = 2.0
+    pairs: bool = False
     loops: tuple[Path, ...] = ()
     n_times: int = 4
     n_context: int = 0
@@ -63,6 +67,7 @@ class GaugeFlowSpec:
 class Situation(NamedTuple):
     """Everything about U that velocities, divergences and tangents are linear in."""
 
+    u: Tensor
     features: Features
     loops: list[LoopFeatures]
     gram: Tensor  # (batch, d, F·A, F·A): Σ_x ⟨∇_l f_m(p), ∇_l f_n(p')⟩ for the A plaquettes p, p' through l
@@ -98,7 +103,9 @@ class GaugeContinuousFlow(IntegratedFlow):
         super().__init__()
         self.spec, self.n_steps, self.method = spec or GaugeFlowSpec(), n_steps, method
         group, lattice = require_links(field), field.lattice
-        smallest = 3 if self.spec.loops else 2
+        smallest = 3 if self.spec.loops or self.spec.pairs else 2
+        if self.spec.pairs and not isinstance(group, SUN):
+            raise ValueError(f"expected SU(N) with pairs, got {group}: kernels hold them for U(1), set pairs=False")
         if lattice.dimension < 2 or min(lattice.extents) < smallest:
             raise ValueError(
                 f"expected two or more axes of >= {smallest} sites, got {lattice.extents}: loops need room"
@@ -136,9 +143,9 @@ class GaugeContinuousFlow(IntegratedFlow):
         return table
 
     def _sizes(self) -> list[int]:
-        """Numbers of constants, even kernels, odd kernels and loops: the order of the last axis of θ."""
-        n = len(self.kernels.orbits)
-        return [self.n_even, n * self.n_even**2, n * self.n_odd**2, len(self.spec.loops)]
+        """Numbers of constants, even kernels, odd kernels, pairs and loops: the order of the last axis of θ."""
+        n, pairs = len(self.kernels.orbits), n_pairs(self.domain.lattice.dimension) if self.spec.pairs else 0
+        return [self.n_even, n * self.n_even**2, n * self.n_odd**2, pairs, len(self.spec.loops)]
 
     def coefficients(self, t: float, context: Tensor | None = None) -> Tensor:  # -> (1 or batch, n_terms)
         """Σ θ_mjk (monomial m of the couplings) P_j(2t - 1)."""
@@ -202,7 +209,7 @@ class GaugeContinuousFlow(IntegratedFlow):
         index = {self.kernels.label(orbit): b for b, orbit in enumerate(self.kernels.orbits)}
         there = [index.get(other.kernels.label(orbit)) for orbit in other.kernels.orbits]
         old, new = self._split(self.theta.detach()), other._split(other.theta.detach())
-        for n in (0, 3):
+        for n in (0, 3, 4):
             new[n].copy_(old[n])
         for b, source in enumerate(there):
             if source is not None:
@@ -249,25 +256,29 @@ class GaugeContinuousFlow(IntegratedFlow):
         features = plaquette_features(self.domain, u, self.spec.n_powers)
         rows = features.gradients.flatten(4).flatten(2, 3)  # (batch, d, F·A, V·dim)
         loops = [loop_features(self.domain, u, loop) for loop in self.spec.loops]
-        return Situation(features, loops, rows @ rows.mT)
+        return Situation(u, features, loops, rows @ rows.mT)
 
     def _velocity(self, coefficients: Tensor, situation: Situation) -> tuple[Tensor, Tensor]:
         """v_l in coordinates (batch, d, *extents, dim), and div v."""
         features, d = situation.features, self.domain.lattice.dimension
+        *_, pair, loop_strengths = self._split(coefficients)
         strength = self._strength(coefficients, features.values)
         through = torch.stack([self._seen(strength, mu) for mu in range(d)], 1)  # (batch, d, F, A, *extents)
         rows = features.gradients
         v = (through.unsqueeze(-1) * rows).sum((2, 3))
         divergence = (features.laplacians * strength).flatten(1).sum(1)
         divergence = divergence + (self._pairing(coefficients) * situation.gram).flatten(1).sum(1)
-        for c, loop in zip(self._split(coefficients)[3].unbind(-1), situation.loops):
+        if features.loops is not None and self.spec.pairs:
+            v = v + pair_gradient(self.domain, situation.u, features.loops, pair)
+            divergence = divergence + (pair_laplacians(features.loops) * pair).sum(1)
+        for c, loop in zip(loop_strengths.unbind(-1), situation.loops):
             v = v + c.reshape(-1, *[1] * (v.ndim - 1)) * loop.gradient
             divergence = divergence + c * loop.laplacian
         return v, divergence
 
     def _strength(self, coefficients: Tensor, values: Tensor) -> Tensor:
         """s_m(p) = c_m + Σ_n (K_mn * f_n)(p).  -> (batch, F, planes, *extents)"""
-        constant, *blocks, _ = self._split(coefficients)
+        constant, *blocks = self._split(coefficients)[:3]
         hat, total = self._hat(values), []
         for parity, (block, part) in enumerate(zip(blocks, self._parts(hat, 1))):
             if part.shape[1]:
@@ -290,7 +301,7 @@ class GaugeContinuousFlow(IntegratedFlow):
 
     def _pairing(self, coefficients: Tensor) -> Tensor:  # -> (1 or batch, d, F·A, F·A)
         """Σ_b θ_mnb K_b(p, p') for the plaquettes through a link, zero between even and odd features."""
-        _, *blocks, _ = self._split(coefficients)
+        blocks = self._split(coefficients)[1:3]
         corners = [
             torch.einsum("emnb,bdij->edminj", block, overlap).flatten(4).flatten(2, 3)
             for block, overlap in zip(blocks, self.overlap)
@@ -313,7 +324,18 @@ class GaugeContinuousFlow(IntegratedFlow):
             gram = self._gram(situation.gram, parity)
             columns.append((flow + torch.einsum("bdminj,kdij->bmnk", gram, self.overlap[parity])).flatten(1))
         loops = [loop.laplacian + (loop.gradient * s).flatten(1).sum(1) for loop in situation.loops]
-        return torch.cat([*columns, *(loop[:, None] for loop in loops)], 1)
+        return torch.cat([*columns, *self._pair_columns(situation, s), *(loop[:, None] for loop in loops)], 1)
+
+    def _pair_columns(self, situation: Situation, s: Tensor) -> list[Tensor]:
+        """The columns of the pair potentials, one of them at a time."""
+        loops = situation.features.loops
+        if loops is None or not self.spec.pairs:
+            return []
+        laplacians = pair_laplacians(loops)
+        units = torch.eye(laplacians.shape[1], dtype=s.dtype, device=s.device)
+        gradients = (pair_gradient(self.domain, situation.u, loops, unit[None]) for unit in units)
+        driven = torch.stack([(gradient * s).flatten(1).sum(1) for gradient in gradients], 1)
+        return [laplacians + driven]
 
     def _driven(self, gradients: Tensor, s: Tensor) -> Tensor:  # -> (batch, F, planes, *extents)
         """Σ_l ⟨s_l, ∇_l f_m(p)⟩ over the four links of each plaquette."""
@@ -335,11 +357,11 @@ class GaugeContinuousFlow(IntegratedFlow):
         even, odd = x.split([self.n_even, self.n_odd], axis)
         return even, odd
 
-    def _split(self, coefficients: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Constants (…, M), even and odd kernels (…, M, M, n_kernels), loops (…, n_loops)."""
-        constant, even, odd, loops = coefficients.split(self._sizes(), -1)
+    def _split(self, coefficients: Tensor) -> tuple[Tensor, ...]:
+        """Constants (…, M), even and odd kernels (…, M, M, n_kernels), pairs (…, n_pairs), loops (…, n_loops)."""
+        constant, even, odd, *potentials = coefficients.split(self._sizes(), -1)
         shapes = [(n, n, len(self.kernels.orbits)) for n in (self.n_even, self.n_odd)]
-        return constant, even.unflatten(-1, shapes[0]), odd.unflatten(-1, shapes[1]), loops
+        return constant, even.unflatten(-1, shapes[0]), odd.unflatten(-1, shapes[1]), *potentials
 
     def _spectra(self) -> Tensor:  # -> (2, n_kernels, planes, planes, *half)
         return torch.view_as_complex(self.spectrum)
@@ -358,8 +380,9 @@ class GaugeContinuousFlow(IntegratedFlow):
         """U(1), SU(2) and SU(3), in two to four dimensions, with and without further loops and couplings."""
         plain = GaugeFlowSpec(n_powers=1, radius=1.0, n_times=2)
         cases = [
-            (U1(), (3, 4), replace(plain, n_context=1)), (SU2(), (3, 3), replace(plain, loops=(RECTANGLE,))),
-            (SU3(), (2, 2), replace(plain, n_powers=2)), (U1(), (3, 3, 3), replace(plain, radius=0.8)), (U1(), (2, 2, 2, 2), plain),
+            (U1(), (3, 4), replace(plain, n_context=1)), (U1(), (3, 3, 3), replace(plain, radius=0.8)),
+            (U1(), (2, 2, 2, 2), plain), (SU2(), (3, 3), replace(plain, pairs=True, loops=(RECTANGLE,))),
+            (SU3(), (2, 2), replace(plain, n_powers=2)),
         ]  # fmt: skip
         for group, extents, spec in cases:
             yield cls(FieldSpace(Lattice(extents), Links(group), "links"), spec, n_steps=12, method="dop853")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -27,12 +28,14 @@ class Features(NamedTuple):
     """f_m of all plaquettes: even ones Re Tr P^k / kN first, then odd ones Im Tr P^k / kN, k = 1 … K.
 
     `gradients` holds ∇_l f_m as seen from each link l = (x, μ) for the 2(d-1) plaquettes through it, in the order of
-    `passages`; coordinates are those of the orthonormal basis T_a of the algebra.
+    `passages`; coordinates are those of the orthonormal basis T_a of the algebra. `loops` are these plaquettes as
+    matrices that start along the link, (batch, d, 2(d - 1), *extents, N, N); None for U(1).
     """
 
     values: Tensor  # (batch, F, planes, *extents)
     laplacians: Tensor  # the same: Σ ∇_l² f_m over the four links of the plaquette
     gradients: Tensor  # (batch, d, F, 2(d - 1), *extents, dim)
+    loops: Tensor | None = None
 
 
 class Passage(NamedTuple):
@@ -85,12 +88,12 @@ def _non_abelian(field: FieldSpace, x: Tensor, n_powers: int) -> Features:
     traces = [power.diagonal(dim1=-2, dim2=-1).sum(-1) for power in powers]
     laplacians = [4 / (k * group.n) * _laplacian(traces, k, group.n) for k in range(1, n_powers + 1)]
     value = torch.stack([trace / (k * group.n) for k, trace in enumerate(traces, 1)], 1)
-    basis = group.algebra_basis(x.dtype, x.device).mT.flatten(1).T.contiguous()  # Tr T_a Q = Q_ij (T_a)_ji
+    basis = _dual_basis(group, x.dtype, x.device)
     loops = _through_links(x, p)  # (batch, d, 2(d - 1), *extents, N, N)
     gradients = torch.stack([power.flatten(-2) @ basis / group.n for power in _powers(loops, n_powers)], 2)
     even = gradients.real
     if n_features(group, n_powers)[1] == 0:
-        return Features(value.real, torch.stack(laplacians, 1).real, even)
+        return Features(value.real, torch.stack(laplacians, 1).real, even, loops)
     signs = torch.tensor([[p.sign for p in passages(d, mu)] for mu in range(d)], device=x.device, dtype=even.dtype)
     odd = gradients.imag * signs.reshape(1, d, 1, 2 * (d - 1), *[1] * (d + 1))
     laplacian = torch.stack(laplacians, 1)
@@ -98,6 +101,7 @@ def _non_abelian(field: FieldSpace, x: Tensor, n_powers: int) -> Features:
         torch.cat([value.real, value.imag], 1),
         torch.cat([laplacian.real, laplacian.imag], 1),
         torch.cat([even, odd], 2),
+        loops,
     )
 
 
@@ -144,14 +148,23 @@ def loop_features(field: FieldSpace, x: Tensor, loop: Path) -> LoopFeatures:
     """
     u = matrices(field, x)
     d, n = u.shape[1], u.shape[-1]
-    through = (u @ staples(u, loop)).flatten(-2) / n
+    through = u @ staples(u, loop)
     total = torch.stack([real_trace(transporter(u, image)).flatten(1).sum(1) for image in orientations(loop, d)])
+    casimir = (n * n - 1) / (2 * n) if field.target.shape else 1.0
+    return LoopFeatures(through_coordinates(field, through) / n, -casimir * len(loop) * total.sum(0))
+
+
+def through_coordinates(field: FieldSpace, loops: Tensor) -> Tensor:  # (..., N, N) -> (..., dim)
+    """Re Tr(T_a Q) of loops Q that start along a link: the derivative of Re Tr Q by the link; -Im Q for U(1)."""
     if not field.target.shape:
-        return LoopFeatures(-through.imag, -len(loop) * total.sum(0))
-    group = _special_unitary(field)
-    basis = group.algebra_basis(x.dtype, x.device).mT.flatten(1).T.contiguous()
-    casimir = (n * n - 1) / (2 * n)
-    return LoopFeatures((through @ basis).real, -casimir * len(loop) * total.sum(0))
+        return -loops.imag.squeeze(-1)
+    return (loops.flatten(-2) @ _dual_basis(_special_unitary(field), loops.dtype, loops.device)).real
+
+
+@cache
+def _dual_basis(group: SUN, dtype: torch.dtype, device: torch.device) -> Tensor:  # -> (N², dim)
+    """The columns (T_a)_ji, for Tr T_a Q = Q_ij (T_a)_ji."""
+    return group.algebra_basis(dtype, device).mT.flatten(1).T.contiguous()
 
 
 def _special_unitary(field: FieldSpace) -> SUN:
@@ -171,13 +184,10 @@ def from_coordinates(field: FieldSpace, v: Tensor, dtype: torch.dtype) -> Tensor
     """The algebra element Σ v_a T_a."""
     if not field.target.shape:
         return v.squeeze(-1)
-    basis = _special_unitary(field).algebra_basis(dtype, v.device)
-    return (v.to(dtype) @ basis.flatten(1)).unflatten(-1, basis.shape[1:])
+    dual = _dual_basis(_special_unitary(field), dtype, v.device)  # T_a = -T_a†
+    return -(v.to(dtype) @ dual.mH).unflatten(-1, field.target.shape)
 
 
 def to_coordinates(field: FieldSpace, v: Tensor) -> Tensor:  # (..., *element) -> (..., dim)
     """⟨T_a, v⟩ = -2 Tr T_a v of algebra elements."""
-    if not field.target.shape:
-        return v[..., None]
-    basis = _special_unitary(field).algebra_basis(v.dtype, v.device)
-    return -2 * (v.flatten(-2) @ basis.mT.flatten(1).T).real
+    return -2 * through_coordinates(field, v) if field.target.shape else v[..., None]
