@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from flows.architectures.gauge_coupling import GaugeCoupling
-from flows.bijection import Bijection, Chain
+from flows.bijection import Bijection, Chain, Inverse
 from flows.conditioners.loop_convolutions import LoopConvolutions, LoopSpec
 from flows.layers.gauge_coupling import PlaquetteCoupling
 from flows.layers.gauge_residual import ResidualCoupling
@@ -74,6 +74,28 @@ def test_log_det_is_the_finite_difference_in_tangent_space(layer: Bijection) -> 
     difference = ahead - behind if ahead.is_complex() else wrap(ahead - behind)
     columns = laws.as_coordinates(field, x.expand_as(difference), difference) / (2 * step)
     assert (columns.slogdet().logabsdet - claimed).abs() < 1e-5
+
+
+@every
+@pytest.mark.parametrize("backwards", [False, True])
+def test_gradients_of_images_and_log_dets_are_finite_differences(layer: Bijection, backwards: bool) -> None:
+    f, field, step = strong(layer, 0.3), layer.domain, 1e-5
+    f = Inverse(f) if backwards else f
+    z, context = laws.random_fields(field, 1, seeded()), laws.couplings(layer, 1, seeded())
+    v = torch.randn(1, *laws.n_coordinates(field), generator=seeded(2), dtype=torch.float64)
+    weight = torch.randn(z.shape, generator=seeded(3), dtype=torch.float64)
+    start = {name: p.detach() for name, p in f.named_parameters()}
+    shifts = {name: torch.randn(p.shape, generator=seeded(4), dtype=torch.float64) for name, p in start.items()}
+
+    def value(e: Tensor) -> Tensor:  # links move along v, parameters along the shifts
+        moved = {name: p + 0.1 * e * shifts[name] for name, p in start.items()}
+        ahead = field.exp(z, laws.as_tangent(field, z, e * v))
+        y, log_det = torch.func.functional_call(f, moved, (ahead, context))
+        return torch.stack([((y if y.is_complex() else y.sin()) * weight).real.sum(), log_det.sum()])
+
+    exact = torch.autograd.functional.jacobian(value, torch.zeros((), dtype=torch.float64))
+    ahead, behind = (value(torch.tensor(e, dtype=torch.float64)) for e in (step, -step))
+    torch.testing.assert_close(exact, (ahead - behind) / (2 * step), rtol=1e-5, atol=1e-5)
 
 
 @every
