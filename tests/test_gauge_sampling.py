@@ -278,6 +278,16 @@ def test_exact_samples_stay_exact(action: U1Gauge | SUNGauge, method: str) -> No
     law.within((state.energy.square() - before.square()), 0.0, f"{kernel}: ⟨S²⟩")
 
 
+@pytest.mark.parametrize("action", [U1Gauge((2, 2), 0.5), SUNGauge((2, 2), 2, 0.7), SUNGauge((2, 2), 3, 0.7)], ids=str)
+def test_creutz_equality_on_groups(action: U1Gauge | SUNGauge) -> None:
+    x, scale = exact_samples(action, 2000), 1.0 if order_of(action) > 1 else 0.6
+    for method, step_size in {"leapfrog": 0.8, "omf2": 1.4, "omf4": 2.0}.items():
+        law.creutz(HMC(action, scale * step_size, 2, method), x)
+    lowest = x[action.energy(x).argmin()].expand_as(x)
+    with pytest.raises(AssertionError, match="exact value"):
+        law.creutz(HMC(action, scale * 0.8, 2), lowest)
+
+
 def exact_samples(action: U1Gauge | SUNGauge, n: int) -> Tensor:
     """Independent samples, by rejection of Haar measure: no action is below -β for each plaquette."""
     x = action.field.random(n * _TRIES, generator(30))
