@@ -28,6 +28,7 @@ class GaugeContinuous(Architecture):
     Args:
         n_powers: K of the features Re and Im Tr P^k of the plaquettes.
         radius: range of the kernels between plaquettes in lattice units; None for the full range.
+        pairs: add the potentials of two plaquettes with a common link (SU(N)).
         loops: further shapes of Wilson loops, out of rectangle, chair (d >= 3), square.
         n_times: Legendre polynomials in time.
         n_steps: integration steps.
@@ -38,6 +39,7 @@ class GaugeContinuous(Architecture):
 
     n_powers: int = 2
     radius: float | None = 2.0
+    pairs: bool = False
     loops: tuple[str, ...] = ()
     n_times: int = 4
     n_steps: int = 6
@@ -52,7 +54,7 @@ class GaugeContinuous(Architecture):
     def build(self, action: Action, dtype: torch.dtype = torch.float64) -> Transformed:
         require_links(action.field)
         loops = tuple(LOOPS[name] for name in self.loops)
-        spec = GaugeFlowSpec(self.n_powers, self.radius, loops, self.n_times, self.n_context)
+        spec = GaugeFlowSpec(self.n_powers, self.radius, self.pairs, loops, self.n_times, self.n_context)
         return Transformed(
             self._base(action, dtype), GaugeContinuousFlow(action.field, spec, self.n_steps, self.method, dtype)
         )
