@@ -12,7 +12,7 @@ from torch import Tensor
 from flows.bases import default_generator
 from flows.distribution import Distribution, require_dtype
 from lattices.fields import FieldSpace, Links
-from lattices.gauge import ChargeConjugation, GaugeInvariance, GaugeTransformation
+from lattices.gauge import CentreSymmetry, ChargeConjugation, GaugeInvariance, GaugeTransformation
 from lattices.invariance import PointGroup, Symmetry, Translations
 from lattices.lattice import Lattice
 from lattices.theories.u1_gauge import U1Gauge
@@ -35,7 +35,7 @@ class Villain(Distribution):
         stiffness: b > 0; e^{-1/2b} is the mean plaquette of an infinite lattice.
         dtype: of samples and densities.
 
-    Symmetries: gauge, translations, point group, charge conjugation.
+    Symmetries: gauge, translations, point group, charge conjugation, centre.
     References: Villain 1975, J. Phys. France 36, 581.
     """
 
@@ -48,7 +48,8 @@ class Villain(Distribution):
         if not (math.isfinite(stiffness) and stiffness > 0):
             raise ValueError(f"expected stiffness > 0, got {stiffness}: Haar measure is White(field)")
         self.field, self.stiffness = FieldSpace(lattice, Links(U1()), "links"), float(stiffness)
-        self.symmetries: tuple[Symmetry, ...] = (GaugeInvariance(), Translations(), PointGroup(), ChargeConjugation())
+        self.symmetries: tuple[Symmetry, ...] = (GaugeInvariance(), Translations(), PointGroup())
+        self.symmetries += (ChargeConjugation(), CentreSymmetry())
         volume = lattice.volume
         k = torch.arange(-200, 201, dtype=torch.float64)
         modes = -(k * k) / (2 * stiffness) - 0.5 * math.log(2 * math.pi * stiffness)

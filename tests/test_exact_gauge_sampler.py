@@ -64,7 +64,8 @@ def test_one_plaquette_has_the_moments_of_its_density(group: LieGroup, beta: flo
 @pytest.mark.parametrize("group", GROUPS, ids=str)
 def test_products_of_plaquettes(group: LieGroup) -> None:
     beta, haar = 1.5, group.random(4000, seeded())
-    one, two = PlaquetteProduct(group, beta, 1), PlaquetteProduct(group, beta, 2)
+    expansion = exact.character_expansion(group.n if isinstance(group, SUN) else 1, beta)
+    one, two = PlaquetteProduct(group, expansion), PlaquetteProduct(group, expansion, 2)
     assert deviation(two.chance(haar) * two.largest, 1.0) < 4
     g = haar[:3]
     for element in g:
@@ -73,12 +74,12 @@ def test_products_of_plaquettes(group: LieGroup) -> None:
         assert deviation(folded, two.chance(element[None]).item() * two.largest) < 4
     assert two.chance(group.identity()[None]).item() == pytest.approx(1)
     assert float(two.chance(haar).min()) > -1e-12
-    assert PlaquetteProduct(group, beta, 400).chance(haar).sub(1).abs().max() < 1e-6
+    assert PlaquetteProduct(group, expansion, 400).chance(haar).sub(1).abs().max() < 1e-6
 
 
 def test_characters_of_su2_are_ratios_of_sines() -> None:
-    g, beta = SUN(2).random(50, seeded()), 3.0
-    product = PlaquetteProduct(SUN(2), beta, 3)
+    g = SUN(2).random(50, seeded())
+    product = PlaquetteProduct(SUN(2), exact.character_expansion(2, 3.0), 3)
     delta = torch.acos(trace(g))
     m = product.weights[:, 0] + 1
     expected = (torch.sin(delta[:, None] * m) / torch.sin(delta)[:, None]) @ product.amplitudes

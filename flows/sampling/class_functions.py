@@ -4,52 +4,57 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import combinations, permutations
 from typing import final
 
 import torch
 from torch import Tensor
 
-from lattices.exact import character_expansion
+from lattices.exact import CharacterExpansion
 from symmetries.group import LieGroup
 from symmetries.lie import SUN
 
 _MAX_CELLS = 2**18
+_BATCH = 2**14
 
 
 @final
 class PlaquetteProduct:
-    """The density f_n of the product of n plaquettes, each with density e^{(β/N) Re Tr g} / c₀ in Haar measure.
+    """The density f_n of the product of n plaquettes, each with density Σ_r d_r u_r χ_r(g) in Haar measure.
 
         f_n(g) = Σ_r d_r u_r^n χ_r(g) <= f_n(1),    ∫ f_n = 1,    f_n * f_m = f_{n+m}
 
-    Representations whose share is below 1e-16 are left out. Cost of their number; n = 1 is the exponential itself.
+    A polynomial in traces: differentiable everywhere. Representations whose share is below 1e-16 are left out.
 
     Args:
         group: U(1) or SU(N).
-        beta: β ≥ 0.
+        expansion: the representations of one plaquette's density.
         n_plaquettes: n.
     """
 
-    def __init__(self, group: LieGroup, beta: float, n_plaquettes: int) -> None:
-        self.n, self.beta, self.n_plaquettes = order_of(group), beta, n_plaquettes
-        expansion = character_expansion(self.n, beta)
-        weights, dimensions, ratios, _ = (torch.as_tensor(value) for value in vars(expansion).values())
+    def __init__(self, group: LieGroup, expansion: CharacterExpansion, n_plaquettes: int = 1) -> None:
+        dimensions, ratios = torch.as_tensor(expansion.dimensions), torch.as_tensor(expansion.ratios)
         amplitudes = dimensions * ratios**n_plaquettes
         kept = dimensions * amplitudes > 1e-16
-        self.weights, self.amplitudes = weights[kept], amplitudes[kept]
+        self.weights, self.amplitudes = torch.as_tensor(expansion.weights)[kept], amplitudes[kept]
         self.largest = float((dimensions * amplitudes).sum())
+        self._form = jacobi_trudi_form(self.weights, self.amplitudes) if group.element_shape else None
+
+    def density(self, g: Tensor) -> Tensor:  # (batch, *element) -> (batch,)
+        """f_n(g), in double precision whatever that of g."""
+        if self._form is None:
+            return (g.double()[:, None] * self.weights[:, 0].to(g.device)).cos() @ self.amplitudes.to(g.device)
+        form = self._form.to(g.device)
+        return torch.cat([multilinear(form, part) for part in g.to(torch.complex128).split(_BATCH)])
 
     def chance(self, g: Tensor) -> Tensor:  # (batch, *element) -> (batch,)
         """f_n(g) / f_n(1), from 0 to 1."""
-        if self.n_plaquettes == 1:
-            return torch.exp(self.beta * (trace(g) - 1))
-        characters = torch.cat([_characters(part, self.weights.to(g.device)) for part in g.split(4096)])
-        return characters @ self.amplitudes.to(g.device) / self.largest
+        return self.density(g) / self.largest
 
 
 @final
 class OnePlaquette:
-    """Exact draws of f_1: eigenangles by rejection from a histogram above their density, in a Haar-random frame.
+    """Exact draws of Wilson's f_1: eigenangles by rejection from a histogram above it, in a Haar-random frame.
 
         p(θ) ∝ e^{(β/N) Σ cos θ_i} Π_{i<j} |e^{iθ_i} - e^{iθ_j}|²,    Σ θ_i = 0    (U(1): one angle)
 
@@ -159,33 +164,46 @@ def _largest_cosine(low: Tensor, span: Tensor) -> Tensor:  # (n, k), (k,) -> (n,
     return torch.where(holds_peak, torch.ones_like(low), torch.maximum(low.cos(), high.cos()))
 
 
-def _characters(g: Tensor, weights: Tensor) -> Tensor:  # (batch, *element), (r, N) -> (batch, r)
-    """Re χ_λ(g): cos of multiples of the angle, or Jacobi–Trudi determinants det h_{λ_i - i + j}."""
-    if not g.is_complex():
-        return (g[:, None] * weights[:, 0]).cos()
-    n = g.shape[-1]
-    row = torch.arange(n - 1, device=g.device)
-    order = weights[:, : n - 1, None] - row[:, None] + row
-    h = _complete_polynomials(g, int(order.max()))
-    entries = h[:, order.clamp(min=0)] * (order >= 0)
-    return (torch.linalg.det(entries) if n > 3 else _small_determinant(entries)).real
+def jacobi_trudi_form(weights: Tensor, amplitudes: Tensor) -> Tensor:  # (r, N), (r,) -> (m,) * (N - 1)
+    """The tensor M with Σ_λ a_λ χ_λ = Σ M_{j k …} h_j h_k …, of χ_λ = det h_{λ_i - i + j} (Jacobi–Trudi)."""
+    rows = weights.shape[1] - 1
+    form = amplitudes.new_zeros((int(weights.max()) + rows,) * rows, dtype=torch.complex128)
+    for order in permutations(range(rows)):
+        index = weights[:, :rows] + torch.tensor(order) - torch.arange(rows)
+        exists = (index >= 0).all(1)
+        values = _sign(order) * amplitudes[exists].to(form)
+        form.index_put_(tuple(index[exists].unbind(1)), values, accumulate=True)
+    return form
 
 
-def _small_determinant(m: Tensor) -> Tensor:
-    if m.shape[-1] == 1:
-        return m[..., 0, 0]
-    return m[..., 0, 0] * m[..., 1, 1] - m[..., 0, 1] * m[..., 1, 0]
+def multilinear(form: Tensor, g: Tensor) -> Tensor:  # (m,) * (N - 1), (batch, N, N) -> (batch,)
+    """Re Σ M_{j k …} h_j(g) h_k(g) …"""
+    h = _complete_polynomials(g, form.shape[0] - 1)
+    value = h @ form.flatten(1) if form.ndim > 1 else h @ form[:, None]
+    for _ in range(form.ndim - 1):
+        value = (h[:, None] @ value.unflatten(1, (form.shape[0], -1))).squeeze(1)
+    return value.squeeze(1).real
+
+
+def _sign(order: tuple[int, ...]) -> int:
+    return (-1) ** sum(a > b for a, b in combinations(order, 2))
 
 
 def _complete_polynomials(g: Tensor, highest: int) -> Tensor:  # (batch, N, N) -> (batch, highest + 1)
-    """h_0 … of the eigenvalues, by way of power sums Tr g^k and elementary polynomials (Newton's identities)."""
-    n, power = g.shape[-1], g
-    sums, e = [], [torch.ones_like(g[:, 0, 0])]
-    for k in range(1, n + 1):
-        sums.append(power.diagonal(dim1=-2, dim2=-1).sum(-1))
-        e.append(sum((-1) ** i * e[k - 1 - i] * sums[i] for i in range(k)) / k)
-        power = power @ g
+    """h_0 … of the eigenvalues, from the elementary polynomials: Σ_i (-1)^i e_i h_{k-i} = 0."""
+    e = _elementary_polynomials(g)
     h = [e[0]]
     for k in range(1, highest + 1):
-        h.append(sum((-1) ** (i - 1) * e[i] * h[k - i] for i in range(1, min(k, n) + 1)))
+        h.append(sum((-1) ** (i - 1) * e[i] * h[k - i] for i in range(1, min(k, g.shape[-1]) + 1)))
     return torch.stack(h, 1)
+
+
+def _elementary_polynomials(g: Tensor) -> list[Tensor]:  # (batch, N, N) -> N + 1 of (batch,)
+    """e_0 … e_N of the eigenvalues: Newton's identities up to N / 2, then e_{N-k} = e_k* of unit determinant."""
+    n, power = g.shape[-1], g
+    sums, e = [], [torch.ones_like(g[:, 0, 0])]
+    for k in range(1, n // 2 + 1):
+        sums.append(power.diagonal(dim1=-2, dim2=-1).sum(-1))
+        e.append(sum((-1) ** i * e[k - 1 - i] * sums[i] for i in range(k)) / k)
+        power = power @ g if k < n // 2 else power
+    return e + [e[n - k].conj() for k in range(n // 2 + 1, n + 1)]

@@ -71,6 +71,36 @@ def character_expansion(n: int, beta: float) -> CharacterExpansion:
     return CharacterExpansion(np.array(list(found)), dimensions, ratios, beta + math.log(coefficients[0]))
 
 
+@cache
+def heat_kernel_expansion(n: int, time: float) -> CharacterExpansion:
+    """The heat kernel K_s(g) = Σ_r d_r e^{-s C_r} χ_r(g) on a group: the weight whose ratios are u_r = e^{-s C_r}.
+
+        C_λ = ½ [Σ_i λ_i (λ_i + N + 1 - 2i) - (Σ_i λ_i)² / N]    (N: (N² - 1) / 2N, adjoint: N; U(1): C_k = k² / 2)
+
+    Representations whose share d_r² u_r of K_s(1) is below 1e-17 are left out. On U(1) it is Villain's weight, s = 1/b.
+
+    Args:
+        n: 1 for U(1), N for SU(N).
+        time: s > 0.
+
+    References: Menotti and Onofri 1981, Nucl. Phys. B 190, 288.
+    """
+    n, time = checked_count("n", n, 1), checked_number("time", time, 0.0)
+    if not time > 0:
+        raise ValueError(f"expected time > 0, got {time}: at 0 the heat kernel is a delta function")
+    found: list[Weight] = []
+    seen = frontier = {(0,) * n}
+    while frontier:
+        weights = np.array(sorted(frontier))
+        shares = _dimensions(weights) ** 2 * np.exp(-time * _casimirs(weights))
+        kept = [tuple(w) for w in weights[shares > _SMALLEST_RATIO].tolist()]
+        found += kept
+        frontier = {s for r in kept for sign in (1, -1) for s in _neighbours(r, sign)} - seen
+        seen = seen | frontier
+    weights = np.array(found)
+    return CharacterExpansion(weights, _dimensions(weights), np.exp(-time * _casimirs(weights)), 0.0)
+
+
 def one_plaquette_log_z(n: int, beta: float) -> float:
     """log ∫dU e^{(β/N) Re Tr U}: log Z per plaquette of the infinite plane, and of free boundaries.
 
@@ -190,6 +220,12 @@ def _dimensions(weights: np.ndarray) -> np.ndarray:
     """Weyl's formula Π_{i<j} (λ_i - λ_j + j - i) / (j - i)."""
     i, j = np.triu_indices(weights.shape[1], 1)
     return ((weights[:, i] - weights[:, j] + j - i) / (j - i)).prod(1)
+
+
+def _casimirs(weights: np.ndarray) -> np.ndarray:  # (n_representations, N) -> (n_representations,)
+    n = weights.shape[1]
+    squares = (weights * (weights + n - 1 - 2 * np.arange(n))).sum(1)
+    return (squares - weights.sum(1) ** 2 / n * (n > 1)) / 2
 
 
 def _neighbours(weight: Weight, sign: int) -> Iterator[Weight]:
