@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with parallel.session():
             return int(command.main(chosen.arguments) or 0)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         if chosen.traceback:
             raise
         print(f"latflow {chosen.command}: {' '.join(str(error).split())}", file=sys.stderr)

@@ -1,8 +1,8 @@
-"""Figures of a run, drawn without a screen: training curve, log-weights, correlator, Metropolis history."""
+"""Figures of a run, drawn without a screen: training curve, log-weights, correlator, Metropolis history, charge."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from flows.tables import Column
+from lattices.statistics import Estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,18 +79,42 @@ def correlator(columns: Sequence[Column], path: Path) -> Path:
     return path
 
 
-def metropolis_history(magnetisation: Tensor, indices: Tensor, path: Path, n_shown: int = 1000) -> Path:
-    """The magnetisation along the start of the Metropolis chain, and the lengths of all runs of rejections."""
-    chain = magnetisation[indices].cpu().numpy()
+def metropolis_history(values: Tensor, indices: Tensor, path: Path, symbol: str = "M", n_shown: int = 1000) -> Path:
+    """An observable along the start of the Metropolis chain, and the lengths of all runs of rejections."""
+    chain = values[indices].cpu().numpy()
     stays = np.diff(np.flatnonzero(np.diff(indices.cpu().numpy(), prepend=-1, append=-1)))
     lengths, counts = np.unique(stays, return_counts=True)
     with _Canvas(path, "Independence Metropolis", n_axes=2) as (trace, runs):
         trace.plot(chain[:n_shown], color=COLOURS[0], lw=0.7)
-        trace.set(xlabel="step", ylabel="M")
+        trace.set(xlabel="step", ylabel=symbol)
         runs.bar(lengths, counts, color=COLOURS[1], alpha=0.8)
         _integers(runs)
         runs.set(xlabel="steps at one configuration", ylabel="occurrences", yscale="log")
     return path
+
+
+def charge_histogram(histograms: Mapping[str, Mapping[int, Estimate]], exact: Mapping[int, float], path: Path) -> Path:
+    """P(Q) of every method with error bars, slightly shifted sideways, on the exact one where it is known."""
+    with _Canvas(path, "Topological charge") as (axes,):
+        draw_charges(axes, histograms, exact)
+    return path
+
+
+def draw_charges(axes: Axes, histograms: Mapping[str, Mapping[int, Estimate]], exact: Mapping[int, float]) -> None:
+    """The content of `charge_histogram`, on axes of your own."""
+    seen = [q for found in histograms.values() for q in found]
+    shown = {q: p for q, p in exact.items() if min(seen) <= q <= max(seen)}
+    axes.bar(list(shown), list(shown.values()), width=0.9, color="#dddddd", label="exact" if shown else None)
+    for i, (name, found) in enumerate(histograms.items()):
+        q = np.array(list(found)) + 0.12 * (i - (len(histograms) - 1) / 2)
+        values = [estimate.value for estimate in found.values()]
+        errors = [estimate.error if np.isfinite(estimate.error) else 0.0 for estimate in found.values()]
+        style: dict[str, Any] = {"color": COLOURS[i % len(COLOURS)], "marker": "os^D"[i % 4]}
+        axes.errorbar(q, values, errors, label=name, ms=4, ls="none", capsize=2, **style)
+    _integers(axes)
+    least = min(estimate.value for found in histograms.values() for estimate in found.values() if estimate.value > 0)
+    axes.set(xlabel="Q", ylabel="P(Q)", yscale="log", ylim=(least / 4, 4))
+    axes.legend(loc="upper center", ncols=3, fontsize=8)
 
 
 def _integers(axes: Axes) -> None:

@@ -1,27 +1,24 @@
-"""Reports: what samples of a flow, its Metropolis chain and HMC say about a scalar theory, side by side with errors."""
+"""Reports: what samples of a flow, its Metropolis chain and HMC say about a theory, side by side with errors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from flows import parallel
-from flows.bases import GaussianField
 from flows.distribution import Distribution
+from flows.quantities import Average, quantities
 from flows.sampling.hmc import HMC
 from flows.sampling.independence import MetropolisChain, metropolise
 from flows.sampling.kernel import History, run
 from flows.sampling.reweighting import Measure, WeightedSamples, reweight
 from flows.tables import Column
 from lattices.action import Action
-from lattices.exact import free_field_log_z, free_field_propagator, ising_torus_log_z, phi4_moments
-from lattices.observables import binder_cumulant, scalar_observables, susceptibility, time_slice_correlator
 from lattices.statistics import (
     EffectiveSampleSize,
     Estimate,
@@ -31,15 +28,7 @@ from lattices.statistics import (
     integrated_autocorrelation_time,
     jackknife,
 )
-from lattices.theories.free_field import FreeField
 from lattices.theories.ising_dual import IsingDual
-from lattices.theories.phi4 import Phi4
-
-Average = Callable[..., Estimate]
-"""A function of averages: (function, *observables) -> Estimate."""
-
-LARGEST_QUADRATURE_ERROR = 1e-5
-"""Of log Z, up to which a transfer matrix is called exact: soft potentials need more nodes than it has."""
 
 
 class Corrected(NamedTuple):
@@ -54,7 +43,7 @@ class Corrected(NamedTuple):
         measured, weighted = self.samples.measured, partial(jackknife, log_weights=self.samples.log_weights)
         chain = {name: measured[name][self.chain.indices][None] for name in measured if name != "x"}
         ess = f"{self.ess.value:.4f} [{self.ess.low:.4f}, {self.ess.high:.4f}]"
-        metropolis = {"acceptance": f"{self.chain.acceptance:.4f}", "τ_int(M²)": str(_tau(chain))}
+        metropolis = {"acceptance": f"{self.chain.acceptance:.4f}", **_tau(chain, action)}
         return [
             Column("flow, reweighted", {**self.log_z(action), **averages(measured, weighted, action)}, {"ESS": ess}),
             Column("flow, Metropolis", averages(chain, chain_function, action), metropolis),
@@ -69,25 +58,14 @@ class Corrected(NamedTuple):
 
 
 def measurement(action: Action, keep_fields: bool = False) -> Measure:
-    """What is measured on every configuration, x (batch, *extents) -> {name: (batch, …)}.
+    """What is measured on every configuration, x (batch, *event) -> {name: (batch, …)}.
 
-    `scalar_observables`; the correlator C(t) of time slices, t = 0 … L/2, averaged over both directions; the virial
-    V⁻¹ Σ_x φ_x ∂S/∂φ_x, whose average is 1 for any action; and the fields themselves, if asked for. Of a field in Rⁿ
-    the first component is observed.
+    The numbers of `quantities(action)`, and the fields themselves as "x", if asked for.
     """
+    looked_at = quantities(action)
 
     def measure(x: Tensor) -> dict[str, Tensor]:
-        observed = x[..., 0] if action.field.target.shape else x
-        correlator = time_slice_correlator(observed)
-        mirrored = correlator.flip(1).roll(1, 1)  # C(-t)
-        half = ((correlator + mirrored) / 2)[:, : observed.shape[-1] // 2 + 1]
-        virial = -(x * action.force(x)).flatten(1).mean(1)
-        return {
-            **scalar_observables(observed),
-            "correlator": half,
-            "virial": virial,
-            **({"x": x} if keep_fields else {}),
-        }
+        return looked_at.measure(x) | ({"x": x} if keep_fields else {})
 
     return measure
 
@@ -132,11 +110,16 @@ class HMCRun:
         if self.n_chains < 1 or self.n_steps < 2 or self.warm_up < 0:
             raise ValueError(f"expected n_chains >= 1, n_steps >= 2, warm_up >= 0, got {self}: raise them")
 
-    def run(self, action: Action, generator: torch.Generator, keep: bool = False) -> tuple[HMC, History]:
-        """The tuned kernel and the chains; with `keep`, `measured["x"]` holds every field."""
+    def run(
+        self, action: Action, generator: torch.Generator, keep: bool = False, start: Tensor | None = None
+    ) -> tuple[HMC, History]:
+        """The tuned kernel and the chains; with `keep`, `measured["x"]` holds every field.
+
+        Args:
+            start: the first fields, (n_chains, *event); None for those of `quantities(action).start`.
+        """
         kernel = HMC(action, self.step_size, self.n_leapfrog, self.integrator)
-        start = GaussianField.of(action).to(generator.device).sample(self.n_chains, generator=generator)
-        state = kernel.init(start)
+        state = kernel.init(quantities(action).start(self.n_chains, generator) if start is None else start)
         tuned, state = kernel.adapt(state, self.warm_up, generator)
         return tuned, run(tuned, state, self.n_steps, generator, measurement(action, keep), desc="HMC")
 
@@ -148,7 +131,7 @@ def hmc_column(history: History, action: Action) -> Column:
     facts = {
         "acceptance": f"{acceptance:.4f}",
         "of the worst chain": f"{float(history.accepted.mean(1).min()):.4f}",
-        "τ_int(M²)": str(_tau(history.measured)),
+        **_tau(history.measured, action),
         "⟨exp(-ΔH)⟩": str(exponential),
     }
     return Column("HMC", averages(history.measured, chain_function, action), facts)
@@ -156,43 +139,17 @@ def hmc_column(history: History, action: Action) -> Column:
 
 def averages(measured: Mapping[str, Tensor], average: Average, action: Action) -> dict[str, Estimate]:
     """The rows of a table from measurements (n, …) or (n_chains, n_steps, …)."""
-    m2, absolute = measured["magnetisation_squared"], measured["absolute_magnetisation"]
-    volume = action.field.lattice.volume
-    rows = {
-        "virial": average(_same, measured["virial"]),
-        "⟨φ²⟩": average(_same, measured["phi_squared"]),
-        "⟨|M|⟩": average(_same, absolute),
-        "χ": average(partial(susceptibility, volume=volume), m2, absolute),
-        "U₄": average(binder_cumulant, m2, measured["magnetisation_fourth"]),
-    }
-    for t, values in enumerate(measured["correlator"].unbind(-1)):
-        rows[f"C({t})"] = average(_same, values)
-    return rows
-
-
-def _same(mean: np.ndarray) -> np.ndarray:
-    return mean
+    return quantities(action).rows(measured, average)
 
 
 def exact_values(action: Action) -> dict[str, float]:
-    """What is known exactly: the virial of any action; log Z of free fields, smallest φ⁴ lattices, Ising tori."""
-    return {"virial": 1.0, **_solved(action)}
+    """What is known exactly about a theory, by row of its table."""
+    return quantities(action).exact()
 
 
-def _solved(action: Action) -> dict[str, float]:
-    extents = action.field.lattice.extents
-    if isinstance(action, FreeField):
-        square = float(free_field_propagator(extents, action.mass_squared).flat[0])
-        return {"log Z": free_field_log_z(extents, action.mass_squared), "⟨φ²⟩": square}
-    if isinstance(action, IsingDual) and len(extents) == 2 and not (action.diagonal or action.uniform_field):
-        log_z = ising_torus_log_z(extents, action.coupling)
-        return {"log Z": log_z - float(action.log_z_ising(0.0)), "log Z (Ising)": log_z}
-    if isinstance(action, Phi4) and action.field.lattice.volume <= min(16, 4 * max(extents)):  # in seconds
-        moments = phi4_moments(extents, action.mass_squared, action.quartic)
-        exact = moments.quadrature_error < LARGEST_QUADRATURE_ERROR
-        return {"log Z": moments.log_z, "⟨φ²⟩": moments.phi_squared} if exact else {}
-    return {}
-
-
-def _tau(measured: Mapping[str, Tensor]) -> Estimate:
-    return integrated_autocorrelation_time(measured["magnetisation_squared"])
+def _tau(measured: Mapping[str, Tensor], action: Action) -> dict[str, str]:
+    """The autocorrelation time of what chains are slowest in, as a fact."""
+    symbol, name = quantities(action).slow
+    chains = measured[name]
+    frozen = bool((chains == chains[:, :1]).all())
+    return {f"τ_int({symbol})": "frozen" if frozen else str(integrated_autocorrelation_time(chains))}

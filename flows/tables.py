@@ -11,12 +11,16 @@ from lattices.statistics import Estimate
 CONVENTIONS = {
     "weights": "log w = -S - log q",
     "ess": "<w>^2 / <w^2>, with a 95 % bootstrap interval",
-    "log_z": "log <w>_q, Lebesgue measure",
+    "log_z": "log <w>_q, in Lebesgue measure of real fields and normalised Haar measure of links",
     "virial": "<sum of phi dS/dphi> / V, 1 for any action",
     "chi": "V (<M^2> - <|M|>^2)",
     "U4": "1 - <M^4> / 3 <M^2>^2",
     "C(t)": "sum of <phi_x phi_y> over all y at distance t along the last axis",
-    "tau_int": "1/2 + sum of rho(t), of M^2, in steps",
+    "P": "mean of Re Tr P / N over all plaquettes",
+    "|L|": "modulus of the mean Polyakov loop Tr L / N around the shortest axes",
+    "Q": "geometric charge of U(1) in d = 2, clover charge in d = 4",
+    "|∇S|² - ∇²S": "Schwinger-Dyson, 0 for any action; ∇ along orthonormal frames of the group",
+    "tau_int": "1/2 + sum of rho(t), of the quantity in brackets, in steps",
     "error": "one standard error",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
@@ -16,15 +17,19 @@ from flows.commands.parsing import parse, say
 from flows.commands.sample import LARGEST_SHARE, Source
 from flows.distribution import Transformed
 from flows.layers.integrated import IntegratedFlow
+from flows.layers.plaquette_features import from_coordinates, to_coordinates
+from flows.quantities import quantities
 from flows.report import Corrected, HMCRun
 from lattices.action import Action
+from lattices.fields import FieldSpace
+from lattices.loops import matrices
 from lattices.statistics import reweighted_mean
 
 ROUNDING = 1e-8
 """What equivariance, exact to rounding, may be off, in nats or units of the field."""
 
 LARGEST_JACOBIAN = 1100
-"""Sites up to which the full Jacobian matrix is differentiated."""
+"""Dimensions of the field space up to which the full Jacobian matrix is differentiated."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,9 @@ def exact_checks(flow: Transformed, action: Action, tolerance: float, generator:
     x, log_det = flow.bijection(z)
     yield from symmetry_checks(flow, action, z)
     back, back_log_det = flow.bijection.inverse(x)
-    yield Check("inverse: |f⁻¹(f(z)) - z|", _worst(back - z), tolerance)
+    yield Check("inverse: |f⁻¹(f(z)) - z|", _apart(action.field, back, z), tolerance)
     yield Check("inverse: |log det f + log det f⁻¹|", _worst(log_det + back_log_det), tolerance)
-    if action.field.lattice.volume <= LARGEST_JACOBIAN:
+    if _coordinates(action.field, z[:1]).numel() <= LARGEST_JACOBIAN:
         yield Check("Jacobian: |log det - autograd|", _worst(log_det[:1] - _log_det(flow, z[:1])), tolerance)
     if isinstance(flow.bijection, IntegratedFlow):
         error = float(flow.bijection.integration_error(z, log_prob=flow.base.log_prob).max())
@@ -108,7 +113,7 @@ def symmetry_checks(flow: Transformed, action: Action, z: Tensor) -> Iterator[Ch
         worst, invariance = 0.0, 0.0
         for g in symmetry.generators(field):
             moved, moved_log_det = flow.bijection(field.act(g, z))
-            worst = max(worst, _worst(moved - field.act(g, x)))
+            worst = max(worst, _apart(field, moved, field.act(g, x)))
             density = flow.base.log_prob(field.act(g, z)) - moved_log_det
             invariance = max(invariance, _worst(density - log_q))
         yield Check(f"{symmetry}: |f(gz) - g f(z)|", worst, ROUNDING)
@@ -119,24 +124,42 @@ def symmetry_checks(flow: Transformed, action: Action, z: Tensor) -> Iterator[Ch
 
 
 def statistical_checks(corrected: Corrected, forward: Tensor, action: Action, least_ess: float) -> Iterator[Check]:
-    """Laws that hold on average, in standard errors: log Z from both sides, its bounds, the virial; and the weights."""
+    """Laws that hold on average, in standard errors: log Z from both sides, its bounds, an identity; the weights."""
     rows = free_energies(corrected, forward, action)
     flow, target = rows["log Z, flow samples"], rows["log Z, target samples"]
-    virial = reweighted_mean(corrected.samples.measured["virial"], corrected.samples.log_weights)
     yield Check("normalisation: log ⟨w⟩_q against -log ⟨1/w⟩_p (z)", abs(flow.z_score(target)), 4)
     yield Check("lower bound below log Z (z)", rows["lower bound (ELBO)"].z_score(flow), 4)
     yield Check("upper bound above log Z (z)", -rows["upper bound (EUBO)"].z_score(flow), 4)
-    yield Check("Schwinger–Dyson: ⟨φ·∂S/∂φ⟩ / V = 1 (z)", abs(virial.z_score(1)), 4)
+    if identity := quantities(action).identity:
+        found = reweighted_mean(corrected.samples.measured[identity.name], corrected.samples.log_weights)
+        yield Check(f"Schwinger–Dyson: {identity.text} (z)", abs(found.z_score(identity.value)), 4)
     ess = corrected.ess
     yield Check(f"ESS at n = {ess.n}, lower end of its interval", ess.low, least_ess, at_least=True)
     yield Check("largest weight, share of the sum", ess.max_weight, LARGEST_SHARE)
 
 
 def _log_det(flow: Transformed, z: Tensor) -> Tensor:  # (batch, *event) -> (batch,)
-    """log|det ∂x/∂z| by automatic differentiation."""
-    jacobian = torch.func.vmap(torch.func.jacrev(lambda one: flow.bijection(one[None])[0][0], chunk_size=64))(z)
-    size = z[0].numel()
+    """log|det ∂x/∂z| by automatic differentiation, in the tangent spaces of a group at z and at x."""
+    field, x = flow.field, flow.bijection(z)[0]
+
+    def moved(xi: Tensor, z: Tensor, x: Tensor) -> Tensor:  # (*cells, dim) -> (*cells, dim)
+        v = from_coordinates(field, xi, z.dtype) if field.cells == "links" else xi
+        end = flow.bijection(field.exp(z, v)[None])[0][0]
+        return _coordinates(field, end @ x.mH if x.is_complex() else end)
+
+    jacobian = torch.func.vmap(torch.func.jacrev(moved, chunk_size=64))(torch.zeros_like(_coordinates(field, z)), z, x)
+    size = math.isqrt(jacobian[0].numel())
     return torch.linalg.slogdet(jacobian.reshape(-1, size, size)).logabsdet
+
+
+def _coordinates(field: FieldSpace, v: Tensor) -> Tensor:  # (..., *target) -> (..., *dim)
+    """Of elements of an algebra in its orthonormal basis; real fields are their own."""
+    return to_coordinates(field, v) if field.cells == "links" else v
+
+
+def _apart(field: FieldSpace, x: Tensor, y: Tensor) -> float:
+    """The largest difference of two fields; angles are the same modulo 2π."""
+    return _worst(matrices(field, x) - matrices(field, y) if field.cells == "links" else x - y)
 
 
 def _worst(difference: Tensor) -> float:

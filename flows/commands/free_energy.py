@@ -17,11 +17,14 @@ from flows.commands.sample import Source
 from flows.distribution import Distribution
 from flows.free_energy import bar, bounds, log_z
 from flows.report import Corrected, HMCRun, correct, exact_values
+from flows.sampling.exact_gauge import ExactPlane
 from flows.tables import Column, table
 from flows.trained import Trained
 from lattices.action import Action
 from lattices.statistics import Estimate
 from lattices.theories.ising_dual import IsingDual
+from lattices.theories.su_n_gauge import SUNGauge
+from lattices.theories.u1_gauge import U1Gauge
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,20 @@ def main(arguments: Sequence[str]) -> None:
 def both_sides(
     trained: Trained, n: int, hmc: HMCRun, every: int, generator: torch.Generator
 ) -> tuple[Corrected, Tensor]:
-    """n corrected samples of the flow, and log w at samples of the target (n_chains, n_kept)."""
+    """n corrected samples of the flow, and log w at samples of the target (n_chains, n_kept).
+
+    Chains of solved gauge theories start from exact samples, for they would not find the weights of the sectors.
+    """
     corrected = correct(trained.flow, trained.action, n, generator)
-    _, history = hmc.run(trained.action, generator, keep=True)
+    _, history = hmc.run(trained.action, generator, keep=True, start=_solved(trained.action, hmc.n_chains, generator))
     return corrected, log_weights_at(trained.flow, trained.action, history.measured["x"][:, ::every])
+
+
+def _solved(action: Action, n: int, generator: torch.Generator) -> Tensor | None:  # -> (n, *event)
+    """Exact samples of Wilson's action in the plane, None of others."""
+    if not isinstance(action, U1Gauge | SUNGauge) or len(action.extents) != 2 or action.rectangle:
+        return None
+    return ExactPlane(action).to(generator.device).sample(n, generator=generator)
 
 
 @torch.no_grad()

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-
 from flows import parallel
+from flows.commands.output import ensemble_path, save_chains
 from flows.commands.parsing import FLAT, parse_theory, say
 from flows.report import HMCRun, exact_values, hmc_column
 from flows.tables import table
@@ -22,7 +21,8 @@ class Output:
     Args:
         seed: of the starting fields and all momenta.
         device: cpu, cuda, …
-        out: an .npz to write: x (n_chains, n_steps, *extents).
+        out: an .npz or .h5 to write: x (n_chains, n_steps, *extents) of scalar fields in .npz, elsewhere an ensemble
+            x (n_chains n_steps, …) with the number of the `chain` of each.
     """
 
     seed: int = 1
@@ -38,11 +38,9 @@ def main(arguments: Sequence[str]) -> None:
         raise ValueError(f"expected one process, got {parallel.world_size()}: raise --n-chains instead")
     theory, output = options.theory, options.output
     generator = parallel.rank_generator(output.seed, "hmc", output.device)
-    kernel, history = options.hmc.run(theory, generator, keep=output.out is not None)
+    out = output.out and ensemble_path(output.out)
+    kernel, history = options.hmc.run(theory, generator, keep=out is not None)
     say(f"{theory}\nstep size {kernel.step_size:.4f}, {kernel.n_steps} steps of {kernel.integrator}\n")
     say(table([hmc_column(history, theory)], exact_values(theory)))
-    if output.out is not None:
-        path = output.out.with_suffix(".npz")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, x=history.measured["x"].cpu().numpy())
-        say(f"wrote {path}")
+    if out is not None:
+        say(f"wrote {save_chains(out, history.measured['x'], theory)}")

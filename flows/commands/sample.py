@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
-from torch import Tensor
 
 from flows import parallel, plots, runs
+from flows.commands.output import ensemble_path, save_samples
 from flows.commands.parsing import parse, say
+from flows.quantities import quantities
 from flows.report import Corrected, correct, exact_values
 from flows.tables import Column, results, table
 from flows.trained import MODELS, Trained, load
+from lattices.action import Action
 
 LARGEST_SHARE = 0.05
 """Of all weight, in one sample, up to which error bars are believed."""
@@ -54,8 +55,8 @@ class Options:
     Args:
         source: which trained flow.
         n: number of samples.
-        out: an .npz to write: x, log_weights, and metropolis_indices, such that x[metropolis_indices] is a chain
-            with the exact stationary distribution.
+        out: an .npz or .h5 to write: x, log_weights, and metropolis_indices, such that x[metropolis_indices] is a
+            chain with the exact stationary distribution. `lattices.files.read` reads and checks it.
         results: where to write results.json and figures; by default the run directory, nothing for pretrained models.
     """
 
@@ -70,32 +71,20 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(Options, arguments, "sample", Options.__doc__)
     if options.n < 2:
         raise ValueError(f"expected -n >= 2, got {options.n}: take more samples")
+    out = options.out and ensemble_path(options.out)
     trained = options.source.load()
     generator = parallel.rank_generator(options.source.seed, "sampling", options.source.device)
-    corrected = correct(trained.flow, trained.action, options.n, generator, keep_fields=options.out is not None)
+    corrected = correct(trained.flow, trained.action, options.n, generator, keep_fields=out is not None)
     if parallel.rank() > 0:
         return
     columns, exact = corrected.columns(trained.action), exact_values(trained.action)
     say(f"{trained.action}\n\n{table(columns, exact)}\n\n{_verdict(corrected)}")
     directory = options.results or (None if options.source.run is None else trained.directory)
     if directory is not None:
-        _write(directory, corrected, columns)
+        _write(directory, trained.action, corrected, columns)
         say(f"wrote {directory / 'results.json'} and {directory / 'figures'}")
-    if options.out is not None:
-        say(f"wrote {save(options.out, corrected)}")
-
-
-def save(path: Path, corrected: Corrected) -> Path:
-    """Fields, weights and the Metropolis chain as an .npz."""
-    arrays: dict[str, Tensor] = {
-        "x": corrected.samples.measured["x"],
-        "log_weights": corrected.samples.log_weights,
-        "metropolis_indices": corrected.chain.indices,
-    }
-    path = path.with_suffix(".npz")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **{name: tensor.cpu().numpy() for name, tensor in arrays.items()})  # type: ignore[arg-type]
-    return path
+    if out is not None:
+        say(f"wrote {save_samples(out, corrected, trained.action)}")
 
 
 def _verdict(corrected: Corrected) -> str:
@@ -106,11 +95,10 @@ def _verdict(corrected: Corrected) -> str:
     return f"ESS {ess}" + (f"\n{share}" if heavy else "")
 
 
-def _write(directory: Path, corrected: Corrected, columns: list[Column]) -> None:
+def _write(directory: Path, action: Action, corrected: Corrected, columns: list[Column]) -> None:
     further = {"n": corrected.ess.n, "ess": corrected.ess, "acceptance": corrected.chain.acceptance}
     runs.atomic_write_json(directory / "results.json", results(columns, **further))
     figures, log_weights = directory / "figures", corrected.samples.log_weights
     plots.log_weight_histogram(log_weights, columns[0].estimates["log Z"].value, figures / "log_weights.png")
-    plots.correlator(columns, figures / "correlator.png")
-    magnetisation = corrected.samples.measured["magnetisation"]
-    plots.metropolis_history(magnetisation, corrected.chain.indices, figures / "metropolis.png")
+    measured = {**corrected.samples.measured, "log_weights": log_weights}
+    quantities(action).draw(columns, measured, corrected.chain.indices, figures)
