@@ -91,9 +91,11 @@ class SpectralSpline:
 
     def _lists(self, parameters: Tensor) -> Tensor:  # (..., n_parameters / depth) -> (..., N, 3 n_bins)
         """Bins and slopes of one spline for every eigenangle; what SU(2) leaves out is zero."""
-        kept = [i for i, p in enumerate(self._spline_parity) if self.n > 2 or p == "even"]
-        order = [kept.index(i) if i in kept else len(kept) for i in range(len(self._spline_parity))]
-        full = F.pad(parameters, (0, 1))[..., torch.tensor(order, device=parameters.device)]
+        full = parameters
+        if self.n == 2:
+            even = [i for i, p in enumerate(self._spline_parity) if p == "even"]
+            order = [even.index(i) if i in even else len(even) for i in range(len(self._spline_parity))]
+            full = F.pad(parameters, (0, 1))[..., torch.tensor(order, device=parameters.device)]
         bins, end, inner = full.split((2 * self.n_bins, 1, self.n_bins - 1), -1)
         lists = (from_parity(bins.unflatten(-1, (2, -1))).flatten(-2), end, from_parity(inner))
         return torch.cat(lists, -1).unsqueeze(-2).expand(*parameters.shape[:-1], self.n, -1)
