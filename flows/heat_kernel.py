@@ -34,7 +34,7 @@ class HeatKernel(GaugePlane):
 
     in Haar measure, C of the fundamental representation (N² - 1) / 2N. Samples are independent, and ∇ log q is finite
     everywhere, since characters are polynomials in traces. K_s is summed in double precision for fields of any
-    precision. A base that already has the right string tension. Cost V, times e^{s N (N² - 1) / 24} to sample.
+    precision. A base that already has the right string tension. Cost V.
 
     Args:
         lattice: two axes of at least two sites.
