@@ -92,13 +92,14 @@ def charges(samples: WeightedSamples, exact: dict[int, float]) -> dict[str, Any]
     n_effective = 1 / float(weights.square().sum())
     likely = [q for q, p in exact.items() if p * n_effective >= FEWEST]
     means = {q: reweighted_mean((charge == q).double(), samples.log_weights) for q in likely}
-    independent = [q for q in likely if q != 0]
-    deviations = torch.stack([(charge == q).double() - exact[q] for q in independent], 1)
-    weighted = (weights[:, None] * deviations).numpy()
+    independent = torch.tensor([q for q in likely if q != 0], dtype=charge.dtype)
+    probabilities = torch.tensor([exact[int(q)] for q in independent], dtype=torch.float64)
+    weighted = (weights[:, None] * ((charge[:, None] == independent).double() - probabilities)).numpy()
     total = weighted.sum(0)
+    solution = np.linalg.lstsq(weighted.T @ weighted, total, rcond=1e-12)[0]  # of charges never seen, one equation
     return {
         "charges": [[q, mean.value, mean.error, exact[q]] for q, mean in means.items()],
-        "charges_chi2": float(total @ np.linalg.solve(weighted.T @ weighted, total)), "charges_dof": len(independent),
+        "charges_chi2": float(total @ solution), "charges_dof": len(independent),
     }  # fmt: skip
 
 

@@ -2,8 +2,8 @@
 
 Float64 on one thread, CPU seconds per field. Measured are a sample with its log q, one of its velocity evaluations
 (a step of rk4 has four, exponentials included), a step of the natural gradient, and for comparison a force of
-Wilson's action. Memory is the largest sum of live tensors. The exponents of V belong to fits cost ~ V^exponent over all
-L for each group, those of N to cost ~ N^exponent over SU(2), SU(3), SU(4) for each L.
+Wilson's action. The exponents of V belong to fits cost ~ V^exponent over all L for each group, those of N to
+cost ~ N^exponent over SU(2), SU(3), SU(4) for each L. Memory, in the JSON, is the largest sum of live tensors.
 """
 
 from __future__ import annotations
