@@ -30,17 +30,19 @@ class Recipe(NamedTuple):
         return Configuration(theory, self.flow, self.update, self.n_steps)
 
 
-U1_UPDATE = NaturalGradient(n_samples=2048, chunk=256, damping=1e-4, trust=1.0)
-SUN_UPDATE = NaturalGradient(n_samples=768, chunk=64, damping=1e-4, trust=1.0)
+U1_UPDATE = NaturalGradient(n_samples=2048, chunk=256, trust=1.0)
+SUN_UPDATE = NaturalGradient(n_samples=768, chunk=128, trust=0.7)
+U1_FLOW = GaugeContinuous(n_powers=3, radius=2.0, n_times=2, n_steps=4, base="heat-kernel")
+SUN_FLOW = GaugeContinuous(n_powers=2, radius=1.5, pairs=True, n_times=4, n_steps=8, base="haar")
 
 RECIPES = {
-    "u1": Recipe(GaugeContinuous(n_powers=3, radius=3.0, n_times=5, n_steps=8, base="villain"), U1_UPDATE, 16),
-    "u1 haar": Recipe(GaugeContinuous(n_powers=3, radius=3.0, n_times=5, n_steps=8), U1_UPDATE, 16),
-    "u1 4d": Recipe(GaugeContinuous(n_powers=2, radius=1.0, n_times=3, n_steps=4), U1_UPDATE, 8),
-    "su2": Recipe(GaugeContinuous(n_powers=2, radius=2.0, n_times=4, n_steps=4), SUN_UPDATE, 16),
-    "su3": Recipe(GaugeContinuous(n_powers=2, radius=2.0, n_times=4, n_steps=4), SUN_UPDATE, 16),
-    "su3 4d": Recipe(GaugeContinuous(n_powers=1, radius=1.0, n_times=3, n_steps=4), SUN_UPDATE, 8),
-    "carried over": Recipe(GaugeContinuous(n_powers=2, radius=2.0, n_times=4, n_steps=4), SUN_UPDATE, 4),
+    "u1": Recipe(U1_FLOW, U1_UPDATE, 8),
+    "u1 carried over": Recipe(U1_FLOW, U1_UPDATE, 5),
+    "u1 haar": Recipe(replace(U1_FLOW, radius=3.0, n_times=5, n_steps=12, base="haar"), U1_UPDATE, 16),
+    "u1 4d": Recipe(GaugeContinuous(n_powers=2, radius=1.0, n_times=3, n_steps=4, base="haar"), U1_UPDATE, 8),
+    "sun": Recipe(SUN_FLOW, SUN_UPDATE, 12),
+    "sun carried over": Recipe(replace(SUN_FLOW, radius=2.0), SUN_UPDATE, 4),
+    "sun 4d": Recipe(replace(SUN_FLOW, n_powers=1, radius=1.0, n_times=3, n_steps=4), SUN_UPDATE, 8),
 }
 """Of a stage that starts from another one, features and steps of the flow are those of the first; the update counts."""
 
@@ -48,15 +50,16 @@ HYPERCUBE = (4, 4, 4, 4)
 
 
 def u1(size: int, beta: float, recipe: str = "u1") -> tuple[Configuration, ...]:
-    """U(1) on a square."""
-    return (RECIPES[recipe].on(U1Gauge((size, size), beta)),)
+    """U(1) on a square: trained at 8², then carried over to what is larger."""
+    stages = [RECIPES[recipe].on(U1Gauge((8, 8), beta))]
+    return (*stages, *(RECIPES["u1 carried over"].on(U1Gauge((n, n), beta)) for n in (16,) if n <= size))
 
 
 def sun(n: int, size: int, beta: float) -> tuple[Configuration, ...]:
-    """SU(N) on a square: trained at 8², then carried over to what is larger."""
-    small = SUNGauge((8, 8), n, beta)
-    first = RECIPES[f"su{n}"].on(small)
-    return (first,) if size == 8 else (first, RECIPES["carried over"].on(replace(small, extents=(size, size))))
+    """SU(N) on a square: trained at 4², then carried over to 8² and, the kernels as they are, to what is larger."""
+    small = SUNGauge((4, 4), n, beta)
+    large = (replace(small, extents=(m, m)) for m in (8, 16) if m <= size)
+    return (RECIPES["sun"].on(small), *(RECIPES["sun carried over"].on(theory) for theory in large))
 
 
 CASES = {
@@ -76,6 +79,6 @@ CASES = {
     "su3-16-beta4": Case(sun(3, 16, 4.0), 0.99, 10_000),
     "su3-16-beta5": Case(sun(3, 16, 5.0), 0.92, 10_000),
     "su3-16-beta6": Case(sun(3, 16, 6.0), 0.80, 10_000),
-    "su3-4d-4-beta1": Case((RECIPES["su3 4d"].on(SUNGauge(HYPERCUBE, 3, 1.0)),), None, 10_000),
+    "su3-4d-4-beta1": Case((RECIPES["sun 4d"].on(SUNGauge(HYPERCUBE, 3, 1.0)),), None, 10_000),
     "u1-4d-4-beta0.5": Case((RECIPES["u1 4d"].on(U1Gauge(HYPERCUBE, 0.5)),), None, 10_000),
 }

@@ -65,7 +65,8 @@ def _path(problem: Problem, n: int, context: Tensor | None, generator: torch.Gen
     generator.set_state(before)
     x, _ = problem.flow.sample_with_log_prob(n, context, generator)
     energy = problem.energy(x, context)
-    pulled = torch.linalg.vecdot(score.flatten(1), x.flatten(1)).real + energy
+    pairing = problem.flow.field.target.cotangent(x.detach(), score)
+    pulled = torch.linalg.vecdot(pairing.flatten(1), x.flatten(1)).real + energy
     log_weights = (-energy - log_prob).detach().double()
     surrogate = pulled.double().mean()
     return Loss(surrogate - surrogate.detach() - log_weights.mean(), log_weights)

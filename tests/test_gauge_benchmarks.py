@@ -36,7 +36,7 @@ def load(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
 def tiny(load):  # type: ignore[no-untyped-def]
     """A case of two stages that trains in a second."""
     recipe = load("gauge_cases").Recipe(
-        GaugeContinuous(n_powers=1, radius=1.0, n_times=1, n_steps=2, base="villain"),
+        GaugeContinuous(n_powers=1, radius=1.0, n_times=1, n_steps=2, base="heat-kernel"),
         NaturalGradient(n_samples=64, chunk=64, trust=1.0), 2,
     )  # fmt: skip
     stages = (recipe.on(U1Gauge((2, 2), 1.0)), recipe.on(U1Gauge((3, 3), 1.0)))

@@ -12,9 +12,12 @@ from flows.architectures.coupling import TRANSFORMS, CouplingFlow
 from flows.bijection import Bijection, Chain
 from flows.conditioners.convolution import OrbitConvolution, convolve, periodic_halo
 from flows.conditioners.parity_convolutions import ConvolutionSpec, ParityConvolutions
-from flows.layers.continuous import ContinuousFlow
 from flows.layers.coupling import Coupling
 from flows.layers.fourier import FourierScaling
+from flows.layers.gauge_coupling import PlaquetteCoupling
+from flows.layers.gauge_residual import ResidualCoupling
+from flows.layers.integrated import IntegratedFlow
+from flows.layers.spectral_coupling import SpectralCoupling
 from flows.transforms.affine import Affine
 from flows.transforms.odd_spline import OddSpline
 from flows.transforms.spline import RationalQuadraticSpline
@@ -30,7 +33,8 @@ from tests.laws.faulty import LeftShift, Moebius, circles, faulty_bijections
 with torch.random.fork_rng():
     torch.manual_seed(0)
     BIJECTIONS = examples(Bijection)
-IDENTITIES = [p for p in BIJECTIONS if isinstance(p.values[0], FourierScaling | Coupling | ContinuousFlow)]
+GAUGE = PlaquetteCoupling | SpectralCoupling | ResidualCoupling
+IDENTITIES = [p for p in BIJECTIONS if isinstance(p.values[0], FourierScaling | Coupling | IntegratedFlow | GAUGE)]
 FAULTY = [(name, faulty) for name, objects in faulty_bijections().items() for faulty in objects]
 COMPACT_LAWS = [law for law in laws.BIJECTION_LAWS if law not in (laws.trains_every_parameter, laws.pushes_score)]
 SQUARE = Lattice((4, 4))

@@ -1,4 +1,4 @@
-"""The continuous trivialising flow of gauge links on Haar measure, or on Villain's theory."""
+"""The continuous trivialising flow of gauge links on Haar measure, or on the heat kernel theory in two dimensions."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ import torch
 from flows.architectures.architecture import Architecture
 from flows.bases import White
 from flows.distribution import Distribution, Transformed
+from flows.heat_kernel import HeatKernel
 from flows.layers.gauge_continuous import GaugeContinuousFlow, GaugeFlowSpec
 from flows.villain import Villain
 from lattices.action import Action
 from lattices.gauge import require_links
 from lattices.loops import CHAIR, RECTANGLE, SQUARE
+from lattices.theories.su_n_gauge import SUNGauge
 from lattices.theories.u1_gauge import U1Gauge
 
 LOOPS = {"rectangle": RECTANGLE, "chair": CHAIR, "square": SQUARE}
-BASES = ("best", "haar", "villain")
+BASES = ("best", "haar", "heat-kernel")
 
 
 @dataclass(frozen=True)
 class GaugeContinuous(Architecture):
-    """`GaugeContinuousFlow` on `Villain.of(action)` for U(1) in d = 2, on `White(action.field)` elsewhere.
+    """`GaugeContinuousFlow` on `White(action.field)` or, in d = 2, on `HeatKernel.of(action)`, `Villain.of(action)`.
 
     Args:
         n_powers: K of the features Re and Im Tr P^k of the plaquettes.
@@ -33,7 +35,7 @@ class GaugeContinuous(Architecture):
         n_times: Legendre polynomials in time.
         n_steps: integration steps.
         method: "rk4", "dopri5" or "dop853".
-        base: "haar", "villain" (U(1) in two dimensions), or "best": villain where there is one, haar elsewhere.
+        base: "haar", "heat-kernel" (d = 2; Villain's theory for U(1)), or "best": the latter where there is one.
         n_context: number of couplings the flow is conditioned on.
     """
 
@@ -60,12 +62,14 @@ class GaugeContinuous(Architecture):
         )
 
     def _base(self, action: Action, dtype: torch.dtype) -> Distribution:
-        solved = isinstance(action, U1Gauge) and len(action.extents) == 2 and action.beta > 0
-        if self.base == "haar" or (self.base == "best" and not solved):
-            return White(action.field, dtype)
-        if not isinstance(action, U1Gauge):
-            raise ValueError(f"expected U1Gauge for the Villain base, got {action}: use base='haar'")
-        return Villain.of(action, dtype)
+        solved = len(action.field.lattice.extents) == 2
+        if self.base != "haar" and solved and isinstance(action, U1Gauge) and action.beta > 0:
+            return Villain.of(action, dtype)
+        if self.base != "haar" and solved and isinstance(action, SUNGauge) and action.beta > 0:
+            return HeatKernel.of(action, dtype)
+        if self.base == "heat-kernel":
+            raise ValueError(f"expected a gauge theory in two dimensions with beta > 0, got {action}: use base='haar'")
+        return White(action.field, dtype)
 
     @classmethod
     def examples(cls) -> Iterator[GaugeContinuous]:
