@@ -40,7 +40,7 @@ def training_curve(history: Sequence[dict[str, Any]], path: Path) -> Path:
     """Loss -⟨log w⟩, an upper bound of -log Z, and batch ESS against the number of updates."""
     accepted = [record for record in history if record["loss"] is not None]
     steps = [record["step"] for record in accepted]
-    with _Canvas(path, "Training", n_axes=2) as (loss, ess):
+    with Canvas(path, "Training", n_axes=2) as (loss, ess):
         loss.plot(steps, [record["loss"] for record in accepted], ".-", color=COLOURS[0], lw=1.5)
         loss.set(ylabel="loss = −⟨log w⟩  ≥  −log Z", xlabel="update")
         ess.plot(steps, [record["ess"] for record in accepted], ".-", color=COLOURS[1], lw=1.5)
@@ -54,7 +54,7 @@ def log_weight_histogram(log_weights: Tensor, log_z: float, path: Path) -> Path:
     """The distribution of log w - log Z: a narrow peak at zero is a flow that has learned its target."""
     values = log_weights.cpu().numpy() - log_z
     inside = np.abs(values) <= np.quantile(np.abs(values), 0.999)
-    with _Canvas(path, "Log-weights of the flow's samples") as (axes,):
+    with Canvas(path, "Log-weights of the flow's samples") as (axes,):
         axes.hist(values[inside], bins=60, density=True, color=COLOURS[0], alpha=0.35)
         axes.hist(values[inside], bins=60, density=True, color=COLOURS[0], histtype="step", lw=1.5)
         axes.axvline(0, color="#555555", lw=1, ls="--")
@@ -66,7 +66,7 @@ def log_weight_histogram(log_weights: Tensor, log_z: float, path: Path) -> Path:
 
 def correlator(columns: Sequence[Column], path: Path) -> Path:
     """C(t) of every method with error bars, slightly shifted sideways to keep them apart."""
-    with _Canvas(path, "Correlator of time slices") as (axes,):
+    with Canvas(path, "Correlator of time slices") as (axes,):
         for i, column in enumerate(columns):
             points = [e for name, e in column.estimates.items() if name.startswith("C(")]
             t = np.arange(len(points)) + 0.06 * (i - (len(columns) - 1) / 2)
@@ -84,7 +84,7 @@ def metropolis_history(values: Tensor, indices: Tensor, path: Path, symbol: str 
     chain = values[indices].cpu().numpy()
     stays = np.diff(np.flatnonzero(np.diff(indices.cpu().numpy(), prepend=-1, append=-1)))
     lengths, counts = np.unique(stays, return_counts=True)
-    with _Canvas(path, "Independence Metropolis", n_axes=2) as (trace, runs):
+    with Canvas(path, "Independence Metropolis", n_axes=2) as (trace, runs):
         trace.plot(chain[:n_shown], color=COLOURS[0], lw=0.7)
         trace.set(xlabel="step", ylabel=symbol)
         runs.bar(lengths, counts, color=COLOURS[1], alpha=0.8)
@@ -95,7 +95,7 @@ def metropolis_history(values: Tensor, indices: Tensor, path: Path, symbol: str 
 
 def charge_histogram(histograms: Mapping[str, Mapping[int, Estimate]], exact: Mapping[int, float], path: Path) -> Path:
     """P(Q) of every method with error bars, slightly shifted sideways, on the exact one where it is known."""
-    with _Canvas(path, "Topological charge") as (axes,):
+    with Canvas(path, "Topological charge") as (axes,):
         draw_charges(axes, histograms, exact)
     return path
 
@@ -124,7 +124,7 @@ def _integers(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-class _Canvas:
+class Canvas:
     """A figure with a title, saved and closed at the end; matplotlib is imported late, no window opens."""
 
     def __init__(self, path: Path, title: str, n_axes: int = 1) -> None:

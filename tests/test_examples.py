@@ -131,6 +131,18 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "flow, Metropolis" in capsys.readouterr().out
 
 
+def test_topology(tmp_path: Path) -> None:
+    found = example("topology").main(
+        (4, 4), 3.0, n_updates=2, n_samples=2000, n_sweeps=50, figure=tmp_path / "charge.png"
+    )
+    assert found["ess"] > 0.4
+    assert found["flow_moves"] > found["heat_bath_moves"]
+    assert abs(found["charge_squared_z"]) < 4
+    assert abs(found["metropolis_z"]) < 4
+    assert min(found["p_reweighted"], found["p_metropolis"]) > 1e-4
+    assert (tmp_path / "charge.png").is_file()
+
+
 def test_mlrg_ising(tmp_path: Path) -> None:
     """Four sites squared: the critical coupling within the corrections of so small a lattice."""
     recipe = Recipe(frequencies=(1.2, 2.4), modulations=(1.2,), tails=(), n_times=2, n_steps=4, context_degree=1)
