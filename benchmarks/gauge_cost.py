@@ -27,7 +27,7 @@ from lattices.theories.su_n_gauge import SUNGauge
 from lattices.theories.u1_gauge import U1Gauge
 
 SIZES, COLOURS, NUMBERS = (4, 8, 16, 32), (1, 2, 3, 4), 1 << 14
-FLOW = GaugeContinuous(n_powers=2, radius=2.0, n_times=4, n_steps=2)
+FLOW = GaugeContinuous(n_powers=2, radius=2.0, n_times=4, n_steps=2, base="haar")
 
 
 def theory(n: int, size: int) -> Gauge:

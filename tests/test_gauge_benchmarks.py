@@ -124,7 +124,7 @@ def test_log_z_by_heat_bath(load, action, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_cost_is_measured(load, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     cost = load("gauge_cost")
-    monkeypatch.setattr(cost, "FLOW", GaugeContinuous(n_powers=1, radius=1.0, n_times=1, n_steps=1))
+    monkeypatch.setattr(cost, "FLOW", GaugeContinuous(n_powers=1, radius=1.0, n_times=1, n_steps=1, base="haar"))
     rows = cost.measure(sizes=(2, 3), colours=(1, 2), n=1, n_numbers=64, report=lambda _: None)
     assert len(rows) == 2 * 2 * 4
     assert all(row["seconds"] > 0 and row["peak_bytes"] > 0 for row in rows)
