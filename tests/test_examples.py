@@ -143,6 +143,12 @@ def test_topology(tmp_path: Path) -> None:
     assert (tmp_path / "charge.png").is_file()
 
 
+def test_train_su2() -> None:
+    found = example("train_su2").main((3, 3), n_steps=4, n_samples=1000, batch=128)
+    assert found["ess"] > 0.3
+    assert max(abs(found[name]) for name in ("log_z_z", "plaquette_z", "loop_z")) < 4
+
+
 def test_mlrg_ising(tmp_path: Path) -> None:
     """Four sites squared: the critical coupling within the corrections of so small a lattice."""
     recipe = Recipe(frequencies=(1.2, 2.4), modulations=(1.2,), tails=(), n_times=2, n_steps=4, context_degree=1)
