@@ -31,18 +31,24 @@ class Recipe(NamedTuple):
 
 
 U1_UPDATE = NaturalGradient(n_samples=2048, chunk=256, trust=1.0)
-SUN_UPDATE = NaturalGradient(n_samples=768, chunk=128, trust=0.7)
+SUN_UPDATE = NaturalGradient(n_samples=2048, chunk=256, trust=1.0)
 U1_FLOW = GaugeContinuous(n_powers=3, radius=2.0, n_times=2, n_steps=4, base="heat-kernel")
-SUN_FLOW = GaugeContinuous(n_powers=2, radius=1.5, pairs=True, n_times=4, n_steps=8, base="haar")
+SUN_FLOW = GaugeContinuous(n_powers=3, radius=1.5, pairs=True, n_times=2, n_steps=4, base="heat-kernel")
+CARRIED = replace(SUN_UPDATE, n_samples=768, chunk=64)
 
 RECIPES = {
     "u1": Recipe(U1_FLOW, U1_UPDATE, 8),
     "u1 carried over": Recipe(U1_FLOW, U1_UPDATE, 5),
     "u1 haar": Recipe(replace(U1_FLOW, radius=3.0, n_times=5, n_steps=12, base="haar"), U1_UPDATE, 16),
     "u1 4d": Recipe(GaugeContinuous(n_powers=2, radius=1.0, n_times=3, n_steps=4, base="haar"), U1_UPDATE, 8),
-    "sun": Recipe(SUN_FLOW, SUN_UPDATE, 12),
-    "sun carried over": Recipe(replace(SUN_FLOW, radius=2.0), SUN_UPDATE, 4),
-    "sun 4d": Recipe(replace(SUN_FLOW, n_powers=1, radius=1.0, n_times=3, n_steps=4), SUN_UPDATE, 8),
+    "sun": Recipe(SUN_FLOW, SUN_UPDATE, 7),
+    "sun carried over": Recipe(SUN_FLOW, CARRIED, 3),
+    "sun haar": Recipe(replace(SUN_FLOW, n_powers=2, n_times=4, n_steps=8, base="haar"), SUN_UPDATE, 12),
+    "sun 4d": Recipe(
+        GaugeContinuous(n_powers=1, radius=1.0, pairs=True, n_times=2, n_steps=4, base="haar"),
+        replace(CARRIED, n_samples=512),
+        6,
+    ),
 }
 """Of a stage that starts from another one, features and steps of the flow are those of the first; the update counts."""
 
@@ -55,11 +61,15 @@ def u1(size: int, beta: float, recipe: str = "u1") -> tuple[Configuration, ...]:
     return (*stages, *(RECIPES["u1 carried over"].on(U1Gauge((n, n), beta)) for n in (16,) if n <= size))
 
 
-def sun(n: int, size: int, beta: float) -> tuple[Configuration, ...]:
-    """SU(N) on a square: trained at 4², then carried over to 8² and, the kernels as they are, to what is larger."""
-    small = SUNGauge((4, 4), n, beta)
-    large = (replace(small, extents=(m, m)) for m in (8, 16) if m <= size)
-    return (RECIPES["sun"].on(small), *(RECIPES["sun carried over"].on(theory) for theory in large))
+def sun(n: int, beta: float, recipe: str = "sun") -> tuple[Configuration, ...]:
+    """SU(N) on 8²: trained at 4², then carried over."""
+    return RECIPES[recipe].on(SUNGauge((4, 4), n, beta)), RECIPES["sun carried over"].on(SUNGauge((8, 8), n, beta))
+
+
+def larger(n: int, beta: float) -> tuple[Configuration, ...]:
+    """SU(N) on 16²: the pretrained model of 8² with its kernels as they are."""
+    still = NaturalGradient(n_samples=128, chunk=32, trust=1e-10)
+    return (Configuration(SUNGauge((16, 16), n, beta), SUN_FLOW, still, 1, start_from=f"su{n}-8-beta{beta:g}"),)
 
 
 CASES = {
@@ -71,14 +81,17 @@ CASES = {
     "u1-16-beta3-haar": Case(u1(16, 3.0, "u1 haar"), 0.90),
     "u1-16-beta5-haar": Case(u1(16, 5.0, "u1 haar"), 0.80),
     "u1-16-beta7-haar": Case(u1(16, 7.0, "u1 haar"), 0.70),
-    "su2-16-beta2.2": Case(sun(2, 16, 2.2), 0.95, 10_000),
-    "su2-16-beta2.7": Case(sun(2, 16, 2.7), 0.90, 10_000),
-    "su3-8-beta4": Case(sun(3, 8, 4.0), 0.99, 10_000),
-    "su3-8-beta5": Case(sun(3, 8, 5.0), 0.92, 10_000),
-    "su3-8-beta6": Case(sun(3, 8, 6.0), 0.80, 10_000),
-    "su3-16-beta4": Case(sun(3, 16, 4.0), 0.99, 10_000),
-    "su3-16-beta5": Case(sun(3, 16, 5.0), 0.92, 10_000),
-    "su3-16-beta6": Case(sun(3, 16, 6.0), 0.80, 10_000),
+    "su2-8-beta2.2": Case(sun(2, 2.2), 0.95, 10_000),
+    "su2-8-beta2.7": Case(sun(2, 2.7), 0.90, 10_000),
+    "su2-16-beta2.2": Case(larger(2, 2.2), 0.95, 10_000),
+    "su2-16-beta2.7": Case(larger(2, 2.7), 0.90, 10_000),
+    "su3-8-beta4": Case(sun(3, 4.0), 0.99, 10_000),
+    "su3-8-beta5": Case(sun(3, 5.0), 0.92, 10_000),
+    "su3-8-beta6": Case(sun(3, 6.0), 0.80, 10_000),
+    "su3-8-beta6-haar": Case(sun(3, 6.0, "sun haar"), 0.80, 10_000),
+    "su3-16-beta4": Case(larger(3, 4.0), 0.99, 10_000),
+    "su3-16-beta5": Case(larger(3, 5.0), 0.92, 10_000),
+    "su3-16-beta6": Case(larger(3, 6.0), 0.80, 10_000),
     "su3-4d-4-beta1": Case((RECIPES["sun 4d"].on(SUNGauge(HYPERCUBE, 3, 1.0)),), None, 10_000),
     "u1-4d-4-beta0.5": Case((RECIPES["u1 4d"].on(U1Gauge(HYPERCUBE, 0.5)),), None, 10_000),
 }

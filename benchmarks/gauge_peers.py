@@ -25,7 +25,7 @@ from lattices.gauge import require_links
 from lattices.statistics import Estimate, chain_mean, integrated_autocorrelation_time
 from lattices.wilson_loops import plaquette
 
-LONGEST = 60.0
+LONGEST = 20.0
 """Seconds that no peer exceeds, warm-up aside."""
 
 

@@ -35,7 +35,7 @@ def trained(case: cases.Case, name: str, directory: Path) -> tuple[Trained, floa
     start, source = time.perf_counter(), None
     for i, stage in enumerate(case.stages):
         run = Training(name=f"{name}-{i + 1}", runs=directory, checkpoint_every=10)
-        source = train(replace(stage, start_from=source and str(source)), run)
+        source = train(replace(stage, start_from=str(source) if source else stage.start_from), run)
     return load(source), time.perf_counter() - start  # type: ignore[arg-type]
 
 
