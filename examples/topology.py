@@ -1,8 +1,8 @@
 """Does a flow free the topological charge of lattice gauge theory, which freezes for local updates?
 
-Yes. U(1) in the plane has sectors of charge Q. At 16² sites, β = 7, HMC leaves its sector in 0.01 % of its trajectories,
-the heat bath in 0.08 % of its sweeps, the flow's Metropolis chain in 69 % of its steps: it starts from Villain's theory,
-where Q is drawn exactly, and moves independent samples to Wilson's action. Answer after six updates: ESS 0.988(6),
+Yes. U(1) in the plane has sectors of charge Q. At 16² sites, β = 7, HMC leaves its sector in 0.01 % of trajectories,
+the heat bath in 0.08 % of sweeps, the flow's Metropolis chain in 69 % of steps: it starts from Villain's theory, where
+Q is drawn exactly, and moves independent samples to Wilson's action. Answer after six updates: ESS 0.988(6),
 ⟨Q²⟩ = 0.996(10), exact 1.006414; χ² of the whole P(Q), reweighted and Metropolis, has p = 0.49 and 0.63.
 Reference: P(Q) ∝ ∫dν c(ν)^V cos 2πνQ, c(ν) = ∫dθ e^{β cos θ} cos νθ (`lattices.exact.u1_charge_distribution`).
 """
