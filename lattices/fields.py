@@ -159,7 +159,12 @@ class Links(Target):
         return self.group.compose(self.group.exp(v), x)
 
     def distance_from(self, x: Tensor) -> Tensor:
-        return (x - self.group.project(x)).abs()
+        """Entries of |U†U - 1|, or |det U - 1| where that is larger; of an angle, its distance from [-π, π]."""
+        if not self.shape:
+            return (x - self.group.project(x)).abs()
+        unit = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+        special = (torch.linalg.det(x) - 1).abs()[..., None, None]
+        return torch.maximum((x.mH @ x - unit).abs(), special)
 
     def gradient(self, x: Tensor, derivative: Tensor) -> Tensor:
         """-½ [x D†], projected on the algebra: df = Re Tr(D† v x)."""

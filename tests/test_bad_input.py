@@ -28,7 +28,7 @@ from flows.sampling.hmc import HMC
 from flows.sampling.independence import IndependenceMetropolis, metropolise
 from flows.sampling.kernel import Kernel, run
 from flows.sampling.latent import Latent, PulledBack
-from flows.sampling.local import HeatBath, LocalMetropolis
+from flows.sampling.local import SpinHeatBath, LocalMetropolis
 from flows.sampling.reweighting import reweight
 from flows.training import Settings, fit
 from flows.updates.gradient import GradientUpdate
@@ -197,7 +197,7 @@ LATTICES: Cases = {
     "odd checkerboard": (ValueError, lambda: checkerboard(Lattice((3, 4)))),
     "odd coupling flow": (ValueError, lambda: CouplingFlow().build(ODD)),
     "odd local": (ValueError, lambda: LocalMetropolis(ODD, 0.5)),
-    "odd heat bath": (ValueError, lambda: HeatBath(Ising((3, 4), 0.3))),
+    "odd heat bath": (ValueError, lambda: SpinHeatBath(Ising((3, 4), 0.3))),
     "flow and action": (ValueError, lambda: reweight(flow(), OTHER, 10, generator())),
     "flow and target of a fit": (
         ValueError,

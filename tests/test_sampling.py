@@ -23,7 +23,7 @@ from flows.sampling.independence import IndependenceMetropolis, metropolise
 from flows.sampling.integrators import INTEGRATORS, Integrator
 from flows.sampling.kernel import Info, Kernel, State, run
 from flows.sampling.latent import Latent, PulledBack
-from flows.sampling.local import HeatBath, LocalMetropolis, sweep
+from flows.sampling.local import SpinHeatBath, LocalMetropolis, sweep
 from flows.sampling.metropolis import accept
 from flows.sampling.reweighting import WeightedSamples, reweight
 from lattices.action import Action
@@ -115,7 +115,7 @@ class Plain(Action):
 
 
 def spin_kernels(action: Ising) -> list[Kernel]:
-    return [HeatBath(action), SwendsenWang(action), Wolff(action)]
+    return [SpinHeatBath(action), SwendsenWang(action), Wolff(action)]
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def test_negative_controls_of_spin_laws() -> None:
         with pytest.raises(AssertionError, match="stationary"):
             law.stationary(kernel, SPINS)
     with pytest.raises(AssertionError, match="detailed balance"):  # even then odd sites: stationary, not reversible
-        law.detailed_balance(HeatBath(SPINS), SPINS)
+        law.detailed_balance(SpinHeatBath(SPINS), SPINS)
     law.stationary(SpinMetropolis(SPINS), SPINS)
     with pytest.raises(AssertionError, match="does not reach"):
         law.ergodic(SpinMetropolis(SPINS), SPINS)
@@ -451,8 +451,8 @@ def bad_calls() -> dict[str, Callable[[], object]]:
         "local spins": lambda: LocalMetropolis(SPINS, 0.5),
         "far neighbours, local": lambda: LocalMetropolis(far, 0.5).init(big),
         "degree six with two nodes": lambda: LocalMetropolis(Scalar((4, 4), sextic=1.0), 0.5).init(big),
-        "flips of a scalar": lambda: HeatBath(PHI4),
-        "spins of two": lambda: HeatBath(SPINS).init(2 * torch.ones(1, 2, 2)),
+        "flips of a scalar": lambda: SpinHeatBath(PHI4),
+        "spins of two": lambda: SpinHeatBath(SPINS).init(2 * torch.ones(1, 2, 2)),
         "far neighbours, cluster": lambda: SwendsenWang(far).init(big),
         "source": lambda: Wolff(source).init(big),
         "clusters on a sphere": lambda: Wolff(sphere),

@@ -49,7 +49,7 @@ class LocalMetropolis(Kernel):
 
     def __post_init__(self) -> None:
         if self.action.field.target != Real():
-            raise ValueError(f"expected a scalar field, got {self.action.field.target}: use HMC or HeatBath")
+            raise ValueError(f"expected a scalar field, got {self.action.field.target}: use HMC or SpinHeatBath")
         if not 0 < self.width < float("inf") or self.n_nodes < 1:
             raise ValueError(f"expected width > 0 and n_nodes >= 1, got {self.width} and {self.n_nodes}: try 0.5 and 2")
         self.action.field.lattice.require_even("a checkerboard update")
@@ -83,7 +83,7 @@ class LocalMetropolis(Kernel):
 
 
 @dataclass(frozen=True)
-class HeatBath(Kernel):
+class SpinHeatBath(Kernel):
     """Heat bath for spins ±1: every spin drawn anew given its neighbours, even sites together, then odd sites.
 
         P(s_x = ±1 | neighbours) ∝ e^{±h_x},    that is: flip with probability 1 / (1 + e^{ΔS_x}),  ΔS_x = 2 s_x h_x
@@ -115,7 +115,7 @@ class HeatBath(Kernel):
         return sweep(self.action, state.x, lambda x: -2 * x, 1, flips)
 
     @classmethod
-    def examples(cls) -> Iterator[HeatBath]:
+    def examples(cls) -> Iterator[SpinHeatBath]:
         """The Ising model, with either sign of the coupling."""
         from lattices.theories.ising import Ising
 
