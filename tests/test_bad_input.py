@@ -28,7 +28,7 @@ from flows.sampling.hmc import HMC
 from flows.sampling.independence import IndependenceMetropolis, metropolise
 from flows.sampling.kernel import Kernel, run
 from flows.sampling.latent import Latent, PulledBack
-from flows.sampling.local import SpinHeatBath, LocalMetropolis
+from flows.sampling.local import LocalMetropolis, SpinHeatBath
 from flows.sampling.reweighting import reweight
 from flows.training import Settings, fit
 from flows.updates.gradient import GradientUpdate

@@ -23,7 +23,7 @@ from flows.sampling.independence import IndependenceMetropolis, metropolise
 from flows.sampling.integrators import INTEGRATORS, Integrator
 from flows.sampling.kernel import Info, Kernel, State, run
 from flows.sampling.latent import Latent, PulledBack
-from flows.sampling.local import SpinHeatBath, LocalMetropolis, sweep
+from flows.sampling.local import LocalMetropolis, SpinHeatBath, sweep
 from flows.sampling.metropolis import accept
 from flows.sampling.reweighting import WeightedSamples, reweight
 from lattices.action import Action
