@@ -88,9 +88,9 @@ def _non_abelian(field: FieldSpace, x: Tensor, n_powers: int) -> Features:
     traces = [power.diagonal(dim1=-2, dim2=-1).sum(-1) for power in powers]
     laplacians = [4 / (k * group.n) * _laplacian(traces, k, group.n) for k in range(1, n_powers + 1)]
     value = torch.stack([trace / (k * group.n) for k, trace in enumerate(traces, 1)], 1)
-    basis = _dual_basis(group, x.dtype, x.device)
+    basis = _dual_basis(group, x.dtype, x.device) / group.n
     loops = _through_links(x, p)  # (batch, d, 2(d - 1), *extents, N, N)
-    gradients = torch.stack([power.flatten(-2) @ basis / group.n for power in _powers(loops, n_powers)], 2)
+    gradients = torch.stack([power.flatten(-2) @ basis for power in _powers(loops, n_powers)], 2)
     even = gradients.real
     if n_features(group, n_powers)[1] == 0:
         return Features(value.real, torch.stack(laplacians, 1).real, even, loops)
