@@ -31,7 +31,7 @@ class Recipe(NamedTuple):
 
 
 U1_UPDATE = NaturalGradient(n_samples=2048, chunk=256, trust=1.0)
-SUN_UPDATE = NaturalGradient(n_samples=2048, chunk=256, trust=1.0)
+SUN_UPDATE = NaturalGradient(n_samples=1536, chunk=256, trust=1.0)
 U1_FLOW = GaugeContinuous(n_powers=3, radius=2.0, n_times=2, n_steps=4, base="heat-kernel")
 SUN_FLOW = GaugeContinuous(n_powers=3, radius=1.5, pairs=True, n_times=2, n_steps=4, base="heat-kernel")
 CARRIED = replace(SUN_UPDATE, n_samples=768, chunk=64)
@@ -41,7 +41,7 @@ RECIPES = {
     "u1 carried over": Recipe(U1_FLOW, U1_UPDATE, 5),
     "u1 haar": Recipe(replace(U1_FLOW, radius=3.0, n_times=5, n_steps=12, base="haar"), U1_UPDATE, 16),
     "u1 4d": Recipe(GaugeContinuous(n_powers=2, radius=1.0, n_times=3, n_steps=4, base="haar"), U1_UPDATE, 8),
-    "sun": Recipe(SUN_FLOW, SUN_UPDATE, 7),
+    "sun": Recipe(SUN_FLOW, SUN_UPDATE, 6),
     "sun carried over": Recipe(SUN_FLOW, CARRIED, 3),
     "sun haar": Recipe(replace(SUN_FLOW, n_powers=2, n_times=4, n_steps=8, base="haar"), SUN_UPDATE, 12),
     "sun 4d": Recipe(
