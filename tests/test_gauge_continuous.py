@@ -177,6 +177,33 @@ def test_kernels_cover_every_pair_once(kernels: PlaquetteKernels) -> None:
         assert float(even.sum(0).min()) > 0
 
 
+@pytest.mark.parametrize("case", ["U(1) 2d", "SU(3) 2d"])
+def test_jacobians_average_to_one_over_haar_measure(case: str) -> None:
+    n, extents, spec = CASES[case]
+    flow = random_flow(n, extents, spec, scale=0.015 if n == 1 else 0.1).refined(3, "dop853")
+    with torch.no_grad():
+        log_det = flow(flow.domain.random(1500, seeded()))[1]
+    jacobian = log_det.exp()
+    assert float(jacobian.sum() ** 2 / jacobian.square().sum()) > 300
+    error = float(jacobian.std()) / len(jacobian) ** 0.5
+    assert 1e-4 < error < 0.1
+    assert abs(float(jacobian.mean()) - 1) < 4 * error
+    assert abs(float((2 * log_det).exp().mean()) - 1) > 4 * error  # a log-det that is twice too large
+
+
+def test_checkpointed_gradients_are_the_same() -> None:
+    n, extents, spec = CASES["SU(3) 2d"]
+    z, gradients = link_field(extents, n).random(2, seeded()), []
+    for checkpointed in (False, True):
+        flow = random_flow(n, extents, replace(spec, checkpointed=checkpointed))
+        x, log_det = flow(z)
+        (log_det.sum() + x.real.square().sum()).backward()
+        gradients.append(flow.theta.grad)
+    assert gradients[0] is not None
+    assert gradients[1] is not None
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-12)
+
+
 @pytest.mark.parametrize(("action", "pairs"), [(U1Gauge((3, 3), 1.5), False), (SUNGauge((3, 3), 2, 1.5), True)])
 def test_training_finds_the_exact_partition_function(action: U1Gauge | SUNGauge, pairs: bool) -> None:
     spec = GaugeFlowSpec(n_powers=2, radius=1.0, pairs=pairs, n_times=2)

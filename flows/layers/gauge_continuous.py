@@ -46,6 +46,7 @@ class GaugeFlowSpec:
         n_times: number of Legendre polynomials in time.
         n_context: number of couplings (β, …) the flow is conditioned on.
         context_degree: the coefficients are polynomials of this degree in the couplings.
+        checkpointed: backward passes keep the links between steps alone, and compute each step twice.
     """
 
     n_powers: int = 2
@@ -55,6 +56,7 @@ class GaugeFlowSpec:
     n_times: int = 4
     n_context: int = 0
     context_degree: int = 2
+    checkpointed: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "loops", tuple(tuple(loop) for loop in self.loops))
@@ -233,7 +235,7 @@ class GaugeContinuousFlow(IntegratedFlow):
         return end, log_det
 
     def _solved(self, rates, start, times, n_steps):  # type: ignore[no-untyped-def]
-        return integrate_links(self.domain, rates, start, times, (n_steps, self.method))
+        return integrate_links(self.domain, rates, start, times, (n_steps, self.method), self.spec.checkpointed)
 
     def _scored_rates(self, context: Tensor | None):  # type: ignore[no-untyped-def]
         target = self.domain.target

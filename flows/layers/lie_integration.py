@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from flows.layers.integration import Fields, Tableau, tableau
 from lattices.fields import FieldSpace
@@ -18,7 +20,7 @@ INVERSE_DEXP = ((1, -1 / 2), (2, 1 / 12), (4, -1 / 720), (6, 1 / 30240))
 
 def integrate_links(
     field: FieldSpace, rates: LieRates, start: tuple[Tensor, Fields], times: tuple[float, float],
-    steps: tuple[int, str],
+    steps: tuple[int, str], checkpointed: bool = False,
 ) -> tuple[Tensor, Fields]:  # fmt: skip
     """Solve U̇ = v(t, U) U, and ẏ = r(t, U, y) for the vectors y, in equal steps.
 
@@ -26,13 +28,19 @@ def integrate_links(
 
     Args:
         steps: (n_steps, method), as in `integration.integrate`.
+        checkpointed: keep the fields between the steps alone for a backward pass, and compute each step twice: memory
+            for one step instead of n_steps.
     References: Munthe-Kaas 1999, Appl. Numer. Math. 29, 115.
     """
     n_steps, method = steps
     scheme, (u, vectors) = tableau(method), start
     h = (times[1] - times[0]) / n_steps
     for step in range(n_steps):
-        u, vectors = _step(field, rates, scheme, times[0] + step * h, (u, vectors), h)
+        arguments = (field, rates, scheme, times[0] + step * h, (u, vectors), h)
+        if checkpointed and torch.is_grad_enabled():
+            u, vectors = checkpoint(_step, *arguments, use_reentrant=False)
+        else:
+            u, vectors = _step(*arguments)
     return u, vectors
 
 
