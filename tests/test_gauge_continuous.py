@@ -16,6 +16,7 @@ from flows.layers.lie_integration import integrate_links
 from flows.layers.pair_features import pair_gradient, pair_laplacians
 from flows.layers.plaquette_features import from_coordinates, loop_features, plaquette_features, to_coordinates
 from flows.layers.plaquette_kernels import PlaquetteKernels
+from flows.sampling.density import Conditioned
 from flows.sampling.reweighting import reweight
 from flows.trained import refined
 from flows.updates.natural import NaturalGradient
@@ -26,7 +27,7 @@ from lattices.lattice import Lattice
 from lattices.loops import CHAIR, RECTANGLE
 from lattices.theories.su_n_gauge import SUNGauge
 from lattices.theories.u1_gauge import U1Gauge
-from lattices.theories.wilson import link_field
+from lattices.theories.wilson import WilsonFamily, link_field
 from symmetries.lie import SU3
 
 SPEC = GaugeFlowSpec(n_powers=2, radius=1.0, n_times=1)
@@ -217,6 +218,26 @@ def test_training_finds_the_exact_partition_function(action: U1Gauge | SUNGauge,
     n = 1 if isinstance(action, U1Gauge) else action.n
     assert ess.value > 0.7
     assert abs(log_z.value - gauge_torus_log_z(action.extents, n, action.beta)) < 4 * log_z.error
+
+
+def test_one_flow_learns_a_range_of_couplings() -> None:
+    family = WilsonFamily((3, 3))
+    spec = GaugeFlowSpec(n_powers=1, radius=1.0, n_times=2, n_context=1)
+    flow = Transformed(White(family.field), GaugeContinuousFlow(family.field, spec, n_steps=4))
+
+    def couplings(n: int, generator: torch.Generator) -> Tensor:
+        return 0.2 + torch.rand(n, 1, generator=generator, dtype=torch.float64)
+
+    update, problem, generator = NaturalGradient(n_samples=600, trust=2.0), Problem(flow, family, couplings), seeded()
+    state = update.init(problem)
+    for step in range(5):
+        state, _ = update.step(problem, state, step / 5, generator)
+    for beta in (0.4, 1.0):
+        at = torch.tensor([beta], dtype=torch.float64)
+        samples = reweight(Conditioned(flow, at), family.at(at), 1000, generator)
+        log_z = samples.log_z()
+        assert samples.effective_sample_size(generator).value > 0.8
+        assert abs(log_z.value - gauge_torus_log_z((3, 3), 1, beta)) < 4 * log_z.error + 1e-3
 
 
 def test_bad_input_is_refused() -> None:
