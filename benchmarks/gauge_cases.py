@@ -40,14 +40,14 @@ RECIPES = {
     "u1": Recipe(U1_FLOW, U1_UPDATE, 8),
     "u1 carried over": Recipe(U1_FLOW, U1_UPDATE, 5),
     "u1 haar": Recipe(replace(U1_FLOW, radius=3.0, n_times=5, n_steps=12, base="haar"), U1_UPDATE, 16),
-    "u1 4d": Recipe(GaugeContinuous(n_powers=2, radius=1.0, n_times=3, n_steps=4, base="haar"), U1_UPDATE, 8),
+    "u1 4d": Recipe(
+        GaugeContinuous(n_powers=2, radius=1.0, n_times=2, n_steps=3), replace(U1_UPDATE, n_samples=1024), 6
+    ),
     "sun": Recipe(SUN_FLOW, SUN_UPDATE, 6),
     "sun carried over": Recipe(SUN_FLOW, CARRIED, 3),
     "sun haar": Recipe(replace(SUN_FLOW, n_powers=2, n_times=4, n_steps=8, base="haar"), SUN_UPDATE, 12),
     "sun 4d": Recipe(
-        GaugeContinuous(n_powers=1, radius=1.0, pairs=True, n_times=2, n_steps=4, base="haar"),
-        replace(CARRIED, n_samples=512),
-        6,
+        GaugeContinuous(n_powers=1, radius=1.0, n_times=1, n_steps=2), replace(CARRIED, n_samples=256, chunk=16), 5
     ),
 }
 """Of a stage that starts from another one, features and steps of the flow are those of the first; the update counts."""
@@ -92,6 +92,6 @@ CASES = {
     "su3-16-beta4": Case(larger(3, 4.0), 0.99, 10_000),
     "su3-16-beta5": Case(larger(3, 5.0), 0.92, 10_000),
     "su3-16-beta6": Case(larger(3, 6.0), 0.80, 10_000),
-    "su3-4d-4-beta1": Case((RECIPES["sun 4d"].on(SUNGauge(HYPERCUBE, 3, 1.0)),), None, 10_000),
+    "su3-4d-4-beta1": Case((RECIPES["sun 4d"].on(SUNGauge(HYPERCUBE, 3, 1.0)),), None, 2_000),
     "u1-4d-4-beta0.5": Case((RECIPES["u1 4d"].on(U1Gauge(HYPERCUBE, 0.5)),), None, 10_000),
 }
