@@ -47,7 +47,9 @@ RECIPES = {
     "sun carried over": Recipe(SUN_FLOW, CARRIED, 3),
     "sun haar": Recipe(replace(SUN_FLOW, n_powers=2, n_times=4, n_steps=8, base="haar"), SUN_UPDATE, 12),
     "sun 4d": Recipe(
-        GaugeContinuous(n_powers=1, radius=1.0, n_times=1, n_steps=2), replace(CARRIED, n_samples=256, chunk=16), 5
+        GaugeContinuous(n_powers=1, radius=1.0, pairs=False, n_times=1, n_steps=2),
+        replace(CARRIED, n_samples=256, chunk=16),
+        5,
     ),
 }
 """Of a stage that starts from another one, features and steps of the flow are those of the first; the update counts."""

@@ -69,7 +69,7 @@ def test_every_case_can_be_built(load) -> None:  # type: ignore[no-untyped-def]
     for name, case in load("gauge_cases").CASES.items():
         fields = {stage.theory.field.target for stage in case.stages}
         assert len(fields) == 1, name
-        assert case.n >= 10_000, name
+        assert case.n >= 10_000 or case.bar is None, name
         if len(case.stages) == 1 and case.action.field.lattice.volume <= 64:
             flow = case.stages[0].build().flow
             assert flow.field == case.action.field, name
