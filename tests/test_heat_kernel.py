@@ -149,8 +149,9 @@ def test_wilson_reweights_to_its_exact_log_z(action: SUNGauge) -> None:
 
 def test_of_has_the_loops_of_the_plane() -> None:
     action = SUNGauge((8, 8), n=3, beta=5.0)
-    q = HeatKernel.of(action)
+    q = HeatKernel.of(action, stretch=1.0)
     assert math.exp(-4 / 3 * q.time) == pytest.approx(exact.gauge_plane_plaquette(3, 5.0))
+    assert HeatKernel.of(action).time == pytest.approx(1.05 * q.time)
     assert CentreSymmetry() in q.symmetries
 
 
