@@ -387,7 +387,8 @@ class GaugeContinuousFlow(IntegratedFlow):
             (SU3(), (2, 2), replace(plain, n_powers=2)),
         ]  # fmt: skip
         for group, extents, spec in cases:
-            yield cls(FieldSpace(Lattice(extents), Links(group), "links"), spec, n_steps=12, method="dop853")
+            n_steps = 12 if spec.n_context else 5
+            yield cls(FieldSpace(Lattice(extents), Links(group), "links"), spec, n_steps, method="dop853")
 
 
 def _flat(r: tuple[int, ...], extents: tuple[int, ...]) -> int:
