@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from lattices.action import Action, ActionFamily, Family
+from lattices.fields import FieldSpace
 from lattices.lattice import Lattice
+from lattices.theories.ising import Spins
 from tests.laws.fields import generator, refusal
 
 TOLERANCE = 1e-12
@@ -69,13 +71,19 @@ def broken_as_claimed(action: Action) -> None:
     assert distance(action(moved), action(x)) > 1e-6, f"{action} is invariant under {action.broken}"
 
 
+def moved(field: FieldSpace, x: Tensor, v: Tensor) -> Tensor:
+    """exp(x, v), or x + v of spins, whose energy is a polynomial of real numbers too."""
+    return x + v if isinstance(field.target, Spins) else field.exp(x, v)
+
+
 def force_is_minus_gradient(action: Action, step: float = 1e-3) -> None:
     """-F·v = dS(x + εv)/dε along random directions v, by a fourth-order difference."""
     x = fields_of(action)
     field, v = action.field, action.field.target.normal(x, generator(7)) / math.sqrt(x[0].numel())
 
     def difference(k: int) -> Tensor:
-        return action.energy(field.exp(x, k * step * v)) - action.energy(field.exp(x, -k * step * v))
+        ahead, behind = (moved(field, x, sign * k * step * v) for sign in (1, -1))
+        return action.energy(ahead) - action.energy(behind)
 
     slope = (8 * difference(1) - difference(2)) / (12 * step)
     error = distance(-field.target.inner(action.force(x), v).flatten(1).sum(1), slope)
