@@ -41,15 +41,15 @@ RECIPES = {
     "u1 carried over": Recipe(U1_FLOW, U1_UPDATE, 5),
     "u1 haar": Recipe(replace(U1_FLOW, radius=3.0, n_times=5, n_steps=12, base="haar"), U1_UPDATE, 16),
     "u1 4d": Recipe(
-        GaugeContinuous(n_powers=2, radius=1.0, n_times=2, n_steps=3), replace(U1_UPDATE, n_samples=1024), 6
+        GaugeContinuous(n_powers=2, radius=1.0, n_times=2, n_steps=3), replace(U1_UPDATE, n_samples=512, trust=40.0), 5
     ),
     "sun": Recipe(SUN_FLOW, SUN_UPDATE, 6),
     "sun carried over": Recipe(SUN_FLOW, CARRIED, 3),
     "sun haar": Recipe(replace(SUN_FLOW, n_powers=2, n_times=4, n_steps=8, base="haar"), SUN_UPDATE, 12),
     "sun 4d": Recipe(
         GaugeContinuous(n_powers=1, radius=1.0, pairs=False, n_times=1, n_steps=2),
-        replace(CARRIED, n_samples=256, chunk=16),
-        5,
+        replace(SUN_UPDATE, n_samples=192, chunk=16, trust=40.0),
+        4,
     ),
 }
 """Of a stage that starts from another one, features and steps of the flow are those of the first; the update counts."""
