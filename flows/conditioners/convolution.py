@@ -70,3 +70,13 @@ class OrbitConvolution(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return convolve(x, self.weight[..., self.orbits])
+
+
+def check_sizes(hidden: tuple[int, ...], kernel_size: int, n_context: int) -> None:
+    """Raise ValueError unless these sizes make a periodic convolutional network."""
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f"expected an odd kernel_size >= 1, got {kernel_size}: pass 3 or 5")
+    if not hidden or min(hidden) < 1:
+        raise ValueError(f"expected hidden layers of at least one channel, got {hidden}: pass (8, 8)")
+    if n_context < 0:
+        raise ValueError(f"expected n_context >= 0, got {n_context}: pass the number of couplings")

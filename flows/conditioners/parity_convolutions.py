@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from flows.conditioners.conditioner import Conditioner
-from flows.conditioners.convolution import OrbitConvolution, periodic_halo
+from flows.conditioners.convolution import OrbitConvolution, check_sizes, periodic_halo
 from flows.context import checked_context
 from flows.transforms.elementwise import Parity
 from lattices.invariance import PointGroup, SignFlip, Translations
@@ -37,12 +37,7 @@ class ConvolutionSpec:
     n_context: int = 0
 
     def __post_init__(self) -> None:
-        if self.kernel_size < 1 or self.kernel_size % 2 == 0:
-            raise ValueError(f"expected an odd kernel_size >= 1, got {self.kernel_size}: pass 3 or 5")
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"expected hidden layers of at least one channel, got {self.hidden}: pass (8, 8)")
-        if self.n_context < 0:
-            raise ValueError(f"expected n_context >= 0, got {self.n_context}: pass the number of couplings")
+        check_sizes(self.hidden, self.kernel_size, self.n_context)
 
 
 @final

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -141,7 +142,9 @@ class GaugeContinuousFlow(IntegratedFlow):
             for i, p in enumerate(passages(d, mu)):
                 for j, q in enumerate(passages(d, mu)):
                     r = tuple((b - a) % size for a, b, size in zip(p.shift, q.shift, extents))
-                    table[:, :, mu, i, j] = kernels[:, :, p.plane, q.plane].flatten(2)[..., _flat(r, extents)]
+                    table[:, :, mu, i, j] = kernels[:, :, p.plane, q.plane].flatten(2)[
+                        ..., int(np.ravel_multi_index(r, extents))
+                    ]
         return table
 
     def _sizes(self) -> list[int]:
@@ -389,11 +392,3 @@ class GaugeContinuousFlow(IntegratedFlow):
         for group, extents, spec in cases:
             n_steps = 12 if spec.n_context else 5
             yield cls(FieldSpace(Lattice(extents), Links(group), "links"), spec, n_steps, method="dop853")
-
-
-def _flat(r: tuple[int, ...], extents: tuple[int, ...]) -> int:
-    """The storage index of a site."""
-    index = 0
-    for n, size in zip(r, extents):
-        index = index * size + n
-    return index
