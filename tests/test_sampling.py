@@ -442,7 +442,6 @@ def bad_calls() -> dict[str, Callable[[], object]]:
         "unknown integrator": lambda: HMC(PHI4, 0.1, 5, "euler"),
         "jitter of one": lambda: HMC(PHI4, 0.1, 5, jitter=1.0),
         "HMC of spins": lambda: HMC(SPINS, 0.1, 5),
-        "HMC on a sphere": lambda: HMC(sphere, 0.1, 5),
         "wrong shape": lambda: HMC(PHI4, 0.1, 5).init(x[0]),
         "NaN": lambda: HMC(PHI4, 0.1, 5).init(x * math.nan),
         "negative warm-up": lambda: HMC(PHI4, 0.1, 5).adapt(HMC(PHI4, 0.1, 5).init(x), -1, g),

@@ -20,15 +20,16 @@ class HMC(Kernel):
 
         H(x, p) = S(x) + ½ Σ ⟨p, p⟩,    accept with probability min(1, e^{-ΔH})
 
-    On a group p is in the algebra, U̇ = p U, and every trajectory ends with a projection on the group: a move of the
-    size of rounding, before the energy that decides, so that reversibility holds to rounding too.
+    On a sphere p is tangent, and turns with x along the great circle of each drift. On a group p is in the algebra,
+    U̇ = p U. There every trajectory ends with a projection on the manifold: a move of the size of rounding, before the
+    energy that decides, so that reversibility holds to rounding too.
 
     The last force of a trajectory is kept for the next one, so a step costs n_steps forces (×2 for omf2, ×5 for
     omf4) and one energy, each of the cost of the action (V for local ones). `adapt` tunes the step size at fixed
     n_steps and freezes it; `step` never adapts.
 
     Args:
-        action: a differentiable action on R, Rⁿ, S¹ or a group.
+        action: a differentiable action on R, Rⁿ, S¹, Sⁿ or a group.
         step_size: ε > 0; the trajectory has length ε n_steps.
         n_steps: integrator steps per trajectory.
         integrator: "leapfrog", "omf2" (twice the forces, a tenth of the error) or "omf4" (for long trajectories).
@@ -69,10 +70,12 @@ class HMC(Kernel):
 
     @classmethod
     def examples(cls) -> Iterator[HMC]:
-        """φ⁴ by every integrator, with and without jitter; U(1) and SU(3)."""
+        """φ⁴ by every integrator, with and without jitter; U(1) and SU(3); O(3) and XY."""
+        from lattices.theories.on import ON
         from lattices.theories.phi4 import Phi4
         from lattices.theories.su_n_gauge import SUNGauge
         from lattices.theories.u1_gauge import U1Gauge
+        from lattices.theories.xy import XY
 
         action = Phi4(extents=(4, 4), mass_squared=-4.0, quartic=8.0)
         yield cls(action, step_size=0.1, n_steps=10)
@@ -80,3 +83,5 @@ class HMC(Kernel):
         yield cls(action, step_size=0.3, n_steps=3, integrator="omf4")
         yield cls(U1Gauge(extents=(4, 4), beta=2.0), step_size=0.2, n_steps=5, jitter=0.2)
         yield cls(SUNGauge(extents=(2, 2), n=3, beta=5.0), step_size=0.3, n_steps=3, integrator="omf2")
+        yield cls(ON(extents=(4, 4), n=3, beta=1.2), step_size=0.3, n_steps=4, jitter=0.2)
+        yield cls(XY(extents=(4, 4), beta=1.1, crystal=0.5), step_size=0.3, n_steps=3, integrator="omf2")

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lattices.action import Action
-from lattices.fields import FieldSpace
+from lattices.fields import FieldSpace, Sphere
 
-_FAR = 0.01  # from unitarity: a trajectory that diverged, not rounding
+_FAR = 0.01  # from the manifold: a trajectory that diverged, not rounding
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def trajectory(
     """Hamilton's equations ẋ = p, ṗ = -Σ ∂S_i/∂x for n_steps[0] steps of `step_size`, one for all or one per chain.
 
     The first action kicks; what drifts between its kicks is a trajectory of the others, n_steps[1] steps to a drift,
-    and so on down to x → exp(ε p) x. On a group p is in the algebra, and the force acts on it from the same side.
+    and so on down to free motion. On a group p is in the algebra, and the force acts on it from the same side.
     """
     slowest, *faster = actions
     kicks, drifts = method.schedule(n_steps[0])
@@ -81,22 +81,41 @@ def trajectory(
             inner = Phase(x, momentum, tuple(forces))
             x, momentum, forces = trajectory(faster, inner, drift * step_size / n_steps[1], n_steps[1:], method)  # type: ignore[assignment]
         else:
-            x = slowest.field.exp(x, drift * step_size * momentum)
+            x, momentum = drifted(slowest.field, x, momentum, drift * step_size)
         force = slowest.force(x)
         momentum = momentum + kick * step_size * force
     return Phase(x, momentum, (force, *forces))
 
 
-def restored(field: FieldSpace, x: Tensor) -> Tensor:  # (batch, *event) -> (batch, *event)
-    """SU(N) matrices that rounding has moved off the group, back on it: one Newton–Schulz step, then det = 1.
+def drifted(
+    field: FieldSpace, x: Tensor, momentum: Tensor, time: float | Tensor
+) -> tuple[Tensor, Tensor]:  # (batch, *event) twice, one time or (batch, 1, …) -> (batch, *event) twice
+    """Free motion along the geodesic, which carries its own momentum along: x → exp(t p) x, p → p but on spheres.
 
-        U ← U (3 - U†U) / 2,    U ← U (det U)^{-1/N}
-
-    Squares the distance from the group, so what was off by rounding is on it to rounding; the move is of the size of
-    rounding itself. Matrices that are far off become NaN. Other fields are returned as they are.
+    x → x cos(|p| t) + p/|p| sin(|p| t),    p → p cos(|p| t) - |p| x sin(|p| t)
     """
-    if not x.is_complex():
-        return x
+    end = field.exp(x, time * momentum)
+    if not isinstance(field.target, Sphere):
+        return end, momentum
+    speed = momentum.norm(dim=-1, keepdim=True)
+    return end, momentum * (speed * time).cos() - speed * x * (speed * time).sin()
+
+
+def restored(field: FieldSpace, x: Tensor) -> Tensor:  # (batch, *event) -> (batch, *event)
+    """Unit vectors and SU(N) matrices that rounding has moved off their manifold, back on it.
+
+        x ← x / |x|;    U ← U (3 - U†U) / 2,  U ← U (det U)^{-1/N}  (one Newton–Schulz step, then det = 1)
+
+    What was off by rounding is on it to rounding; the move is of the size of rounding itself. Values that are far off
+    become NaN. Other fields are returned as they are.
+    """
+    if isinstance(field.target, Sphere):
+        norm = x.norm(dim=-1, keepdim=True)
+        return torch.where((norm - 1).abs() < _FAR, x / norm, torch.nan)
+    return _special_unitary(x) if x.is_complex() else x
+
+
+def _special_unitary(x: Tensor) -> Tensor:  # (..., N, N) -> (..., N, N)
     gap = x.mH @ x - torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     u = x - x @ gap / 2
     phase = torch.linalg.det(u).angle() / x.shape[-1]

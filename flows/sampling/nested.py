@@ -12,7 +12,7 @@ from flows.sampling.integrators import INTEGRATORS, Phase, restored, trajectory
 from flows.sampling.kernel import Info, Kernel, State
 from flows.sampling.metropolis import accept, select, tune
 from lattices.action import Action
-from lattices.fields import Circle, FieldSpace, Links, Real
+from lattices.fields import Circle, FieldSpace, Links, Real, Sphere
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,9 @@ class NestedHMC(Kernel):
 
     @classmethod
     def examples(cls) -> Iterator[NestedHMC]:
-        """SU(2) with its rectangles on the slow scale; φ⁴ with its quartic term on the fast one."""
+        """SU(2) with its rectangles on the slow scale; φ⁴ with its quartic term on the fast one; O(3) in two parts."""
         from lattices.theories.free_field import FreeField
+        from lattices.theories.on import ON
         from lattices.theories.phi4 import Phi4
         from lattices.theories.su_n_gauge import SUNGauge
 
@@ -112,6 +113,7 @@ class NestedHMC(Kernel):
         yield cls((improved - plaquettes, plaquettes), 0.2, (3, 2))
         free, whole = FreeField((4, 4), mass_squared=1.0), Phi4((4, 4), mass_squared=-4.0, quartic=8.0)
         yield cls((free, whole - free), 0.2, (3, 3), integrator="omf2", jitter=0.2)
+        yield cls((ON((2, 3), 3, 0.2), ON((2, 3), 3, 0.8)), 0.3, (2, 2), jitter=0.2)
 
 
 def hamiltonian(field: FieldSpace, energy: Tensor, momentum: Tensor) -> Tensor:
@@ -121,8 +123,8 @@ def hamiltonian(field: FieldSpace, energy: Tensor, momentum: Tensor) -> Tensor:
 
 
 def _check_target(field: FieldSpace) -> None:
-    if not isinstance(field.target, Real | Circle | Links):
+    if not isinstance(field.target, Real | Circle | Sphere | Links):
         raise ValueError(
-            f"expected an action on Real, Circle or Links, got {field.target}: no momenta there that a trajectory "
-            "carries along, use another kernel"
+            f"expected an action on Real, Circle, Sphere or Links, got {field.target}: nothing moves there along "
+            "trajectories, use another kernel"
         )
