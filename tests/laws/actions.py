@@ -14,6 +14,7 @@ from torch import Tensor
 from lattices.action import Action, ActionFamily, Family
 from lattices.fields import FieldSpace
 from lattices.lattice import Lattice
+from lattices.theories.clock import ClockSpins
 from lattices.theories.ising import Spins
 from tests.laws.fields import generator, refusal
 
@@ -72,8 +73,8 @@ def broken_as_claimed(action: Action) -> None:
 
 
 def moved(field: FieldSpace, x: Tensor, v: Tensor) -> Tensor:
-    """exp(x, v), or x + v of spins, whose energy is a polynomial of real numbers too."""
-    return x + v if isinstance(field.target, Spins) else field.exp(x, v)
+    """exp(x, v), or x + v of discrete spins, whose energy is a function of real numbers too."""
+    return x + v if isinstance(field.target, Spins | ClockSpins) else field.exp(x, v)
 
 
 def force_is_minus_gradient(action: Action, step: float = 1e-3) -> None:
