@@ -12,14 +12,21 @@ from torch import Tensor
 from torch.func import jacrev, vmap
 
 from flows.transforms.affine import Affine, affine
-from flows.transforms.circular import CircularSpline, wrap
+from flows.transforms.circular import CircularSpline, circular_spline, wrap
+from flows.transforms.circular_mixture import CircularMixture
+from flows.transforms.circular_moebius import Moebius, moebius, projection
 from flows.transforms.elementwise import ElementwiseTransform
+from flows.transforms.interval import IntervalSpline
 from flows.transforms.monotone import OddMonotone, odd_monotone
 from flows.transforms.odd_spline import OddSpline, odd_spline
+from flows.transforms.roots import increasing_root
 from flows.transforms.spline import MIN_SLOPE, RationalQuadraticSpline, interpolate, spline
 
-CLASSES = (Affine, CircularSpline, OddMonotone, OddSpline, RationalQuadraticSpline)
+CIRCULAR = (CircularMixture, CircularSpline, Moebius)
+CLASSES = (Affine, *CIRCULAR, IntervalSpline, OddMonotone, OddSpline, RationalQuadraticSpline)
 TRANSFORMS = [transform for cls in CLASSES for transform in cls.examples()]
+CIRCLES = [t for t in TRANSFORMS if isinstance(t, CIRCULAR)]
+CLOSED = [t for t in TRANSFORMS if not isinstance(t, CircularMixture)]  # its inverse looks at values
 SPLINES = [t for t in TRANSFORMS if isinstance(t, RationalQuadraticSpline | OddSpline)]
 ODD = [t for t in TRANSFORMS if isinstance(t, OddMonotone | OddSpline)]
 DOUBLE = torch.float64
@@ -28,17 +35,29 @@ Map = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 every = pytest.mark.parametrize("transform", TRANSFORMS, ids=repr)
 
 
+def at_home(transform: ElementwiseTransform, x: Tensor) -> Tensor:
+    """Bring numbers to where the transform acts: the circle, the interval, or all of the line."""
+    if isinstance(transform, IntervalSpline):
+        return torch.tanh(x)
+    return wrap(x) if isinstance(transform, CIRCULAR) else x
+
+
+def directions(transform: ElementwiseTransform) -> list[Map]:
+    """The forward map, and the inverse where it is a closed formula."""
+    return [transform.forward] + [transform.inverse] * (transform in CLOSED)
+
+
 def draw(
     transform: ElementwiseTransform, n: int = 2000, scale: float = 1.0, dtype: torch.dtype = DOUBLE
 ) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     x = 2 * torch.randn(n, generator=generator, dtype=dtype)
     parameters = scale * torch.randn(n, transform.n_parameters, generator=generator, dtype=dtype)
-    return (wrap(x) if isinstance(transform, CircularSpline) else x), parameters
+    return at_home(transform, x), parameters
 
 
 def distance(transform: ElementwiseTransform, x: Tensor, y: Tensor) -> Tensor:
-    difference = wrap(x - y) if isinstance(transform, CircularSpline) else x - y
+    difference = wrap(x - y) if isinstance(transform, CIRCULAR) else x - y
     return difference.abs().max()
 
 
@@ -61,7 +80,8 @@ def edges(transform: ElementwiseTransform) -> Tensor:
     ends = [t for t in (0.0, 1.5, 2.0, 3.0, 5.0, 1e8) for t in (t, -t)]
     knots = [5 * (2 * k / 5 - 1) for k in range(1, 5)] + [5 * k / 3 for k in (1, 2)]
     x = torch.tensor(ends + knots, dtype=DOUBLE)
-    return torch.cat((x, torch.nextafter(x, x + 1), torch.nextafter(x, x - 1)))
+    x = torch.cat((x, torch.nextafter(x, x + 1), torch.nextafter(x, x - 1)))
+    return torch.tanh(x) if isinstance(transform, IntervalSpline) else x
 
 
 @every
@@ -127,10 +147,11 @@ def test_odd_maps_are_odd_bit_for_bit(transform: ElementwiseTransform) -> None:
 @every
 def test_strictly_increasing(transform: ElementwiseTransform) -> None:
     _, parameters = draw(transform, n=50, scale=3.0)
-    x = torch.linspace(-math.pi, 3.14, 1000, dtype=DOUBLE).expand(50, -1)
+    end = 1.0 if isinstance(transform, IntervalSpline) else 3.14
+    x = torch.linspace(-end, end, 1000, dtype=DOUBLE).expand(50, -1)
     y, _ = transform.forward(x, parameters.unsqueeze(1).expand(-1, 1000, -1))
     steps = y.diff(dim=1)
-    if isinstance(transform, CircularSpline):
+    if isinstance(transform, CIRCULAR):
         steps = steps.remainder(2 * math.pi)
         assert (steps.sum(1) < 2 * math.pi).all()  # once around, not more
     assert (steps > 0).all()
@@ -280,7 +301,7 @@ def test_second_derivatives(transform: ElementwiseTransform) -> None:
 @every
 def test_vmap_and_batch_independence(transform: ElementwiseTransform) -> None:
     x, parameters = draw(transform, n=12)
-    for direction in (transform.forward, transform.inverse):
+    for direction in directions(transform):
         together = direction(x.view(3, 4), parameters.view(3, 4, -1))
         for one_by_one in (vmap(direction)(x, parameters), zip(*map(direction, x, parameters))):
             for batched, single in zip(together, one_by_one):
@@ -294,7 +315,7 @@ def test_vmap_and_batch_independence(transform: ElementwiseTransform) -> None:
 def test_traces_into_one_graph(transform: ElementwiseTransform) -> None:
     torch.compiler.reset()
     x, parameters = draw(transform, n=6)
-    for direction in (transform.forward, transform.inverse):
+    for direction in directions(transform):
         compiled = torch.compile(direction, fullgraph=True, backend="eager")
         torch.testing.assert_close(compiled(x, parameters), direction(x, parameters))
 
@@ -312,6 +333,96 @@ def test_compiled_spline_with_gradients(dtype: torch.dtype, inverse: bool) -> No
     torch.testing.assert_close(*results, rtol=1e-3 if dtype == torch.float32 else 1e-10, atol=1e-4)
 
 
+# --------------------------------------------------------------------------------------------------------- circles
+
+
+@pytest.mark.parametrize("transform", CIRCLES, ids=repr)
+def test_angles_of_other_branches_are_the_same_points(transform: ElementwiseTransform) -> None:
+    x, parameters = draw(transform, n=100)
+    for direction in (transform.forward, transform.inverse):
+        (y, log_det), (other, same) = direction(x, parameters), direction(x + 6 * math.pi, parameters)
+        assert distance(transform, y, other) < 1e-12
+        assert (log_det - same).abs().max() < 1e-11
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DOUBLE])
+@pytest.mark.parametrize("transform", CIRCLES, ids=repr)
+def test_the_ends_of_the_chart_are_one_ordinary_point(transform: ElementwiseTransform, dtype: torch.dtype) -> None:
+    ends = torch.tensor([math.pi, -math.pi, 0.0], dtype=dtype)
+    x = torch.cat((ends, ends.nextafter(ends + 1), ends.nextafter(ends - 1))).requires_grad_()
+    _, parameters = draw(transform, n=1, scale=2.0, dtype=dtype)
+    for direction in (transform.forward, transform.inverse):
+        y, log_det = direction(x, parameters.expand(9, -1))
+        gradient = torch.autograd.grad(y.sum() + log_det.sum(), x)[0]
+        assert all(t.isfinite().all() for t in (y, log_det, gradient))
+        assert (y.abs() <= 3.1415929).all()
+        at_pi = y[[0, 1, 3, 4, 6, 7]]
+        assert wrap(at_pi - at_pi[0]).abs().max() < 1e3 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("scale", [-1e9, 1e9])
+@pytest.mark.parametrize("transform", [*CIRCLES, *IntervalSpline.examples()], ids=repr)
+def test_extreme_concentration_keeps_two_derivatives_finite(transform: ElementwiseTransform, scale: float) -> None:
+    x = at_home(transform, torch.linspace(-3.2, 3.2, 41, dtype=DOUBLE)).requires_grad_()
+    parameters = torch.full((41, transform.n_parameters), scale, dtype=DOUBLE).requires_grad_()
+    for direction in (transform.forward, transform.inverse):
+        y, log_det = direction(x, parameters)
+        first = torch.autograd.grad(y.sum() + log_det.sum(), (x, parameters), create_graph=True)
+        second = torch.autograd.grad(sum(t.sum() for t in first), (x, parameters))
+        assert all(t.isfinite().all() for t in (y, log_det, *first, *second))
+
+
+def test_moebius_keeps_cross_ratios() -> None:
+    generator = torch.Generator().manual_seed(3)
+    x = torch.rand(50, 4, generator=generator, dtype=DOUBLE) * 2 * math.pi
+    parameters = torch.randn(50, 1, 3, generator=generator, dtype=DOUBLE).expand(50, 4, 3)
+
+    def cross_ratio(angles: Tensor) -> Tensor:
+        a, b, c, d = (torch.sin(angles[:, i] / 2 - angles[:, j] / 2) for i, j in ((0, 2), (1, 3), (0, 3), (1, 2)))
+        return (a * b).abs() / ((a * b).abs() + (c * d).abs())
+
+    before, after = cross_ratio(x), cross_ratio(moebius(x, parameters)[0])
+    torch.testing.assert_close(after, before, rtol=1e-10, atol=1e-12)
+    bent = circular_spline(x, 0.5 * torch.ones(50, 4, 13, dtype=DOUBLE).cumsum(-1).sin())[0]
+    assert (cross_ratio(bent) - before).abs().max() > 1e-2
+
+
+def test_moebius_is_the_projection_in_both_charts() -> None:
+    x = torch.linspace(-3, 3, 31, dtype=DOUBLE)
+    a, b = x.new_tensor(1.7), x.new_tensor(-0.4)
+    y, slope = projection(x, a, b)
+    torch.testing.assert_close(y, 2 * torch.atan(a * torch.tan(x / 2) + b))
+    t = x + math.pi  # the chart (0, 2π) with its pole at 0
+    written = 1 / ((1 + b**2) / a * torch.sin(t / 2) ** 2 + a * torch.cos(t / 2) ** 2 - b * torch.sin(t))
+    torch.testing.assert_close(slope, written)
+
+
+def test_moebius_is_a_mixture_of_one() -> None:
+    x, parameters = draw(Moebius(), n=50)
+    alone = CircularMixture(1).forward(x, torch.nn.functional.pad(parameters, (1, 0)))
+    for one, other in zip(Moebius().forward(x, parameters), alone):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_interval_keeps_its_ends_and_has_free_slopes() -> None:
+    transform = IntervalSpline(4)
+    ends = torch.tensor([-1.0, 1.0, -1 - 1e-12, 1 + 1e-12], dtype=DOUBLE)
+    y, log_det = transform.forward(ends, draw(transform, n=1)[1].expand(4, -1))
+    assert torch.equal(y, ends.clamp(-1, 1))
+    assert log_det[:2].abs().min() > 0.1
+
+
+def test_roots_that_are_not_there_are_reported() -> None:
+    y = torch.tensor([0.0, 3.0, math.nan], dtype=DOUBLE)
+    low, high = torch.full_like(y, -1), torch.ones_like(y)
+    assert increasing_root(lambda x: (x, torch.ones_like(x)), y[[0, 2]], low[:2], high[:2]).isnan().tolist() == [
+        False,
+        True,
+    ]
+    with pytest.raises(ArithmeticError, match=r"1 of 3 values of y that are not reached, by up to 2\.0e\+00"):
+        increasing_root(lambda x: (x, torch.ones_like(x)), y, low, high)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -321,6 +432,10 @@ def test_compiled_spline_with_gradients(dtype: torch.dtype, inverse: bool) -> No
         (lambda: RationalQuadraticSpline(n_bins=2.5), TypeError, "integer n_bins"),  # type: ignore[arg-type]
         (lambda: RationalQuadraticSpline(bound=-1.0), ValueError, "positive finite bound"),
         (lambda: CircularSpline(n_bins=0), ValueError, "n_bins >= 2"),
+        (lambda: CircularMixture(n_components=0), ValueError, "n_components >= 1"),
+        (lambda: IntervalSpline(n_bins=1), ValueError, "n_bins >= 2"),
+        (lambda: Moebius(limit=0.0), ValueError, "positive finite limit"),
+        (lambda: moebius(torch.zeros(3), torch.zeros(3, 4)), ValueError, r"\(3, 3\)"),
         (lambda: spline(torch.zeros(3), torch.zeros(3, 22)), ValueError, r"\(3, 20\)"),
         (lambda: odd_spline(torch.zeros(2, 3), torch.zeros(3, 23)), ValueError, r"\(2, 3, 23\)"),
         (lambda: OddSpline().forward(torch.zeros(3), torch.zeros(3, 20)), ValueError, r"\(3, 23\)"),

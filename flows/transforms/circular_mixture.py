@@ -9,8 +9,10 @@ from typing import final
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from flows.transforms.circular import wrap
+from flows.transforms.circular_moebius import projection
 from flows.transforms.elementwise import (
     EVEN,
     ODD,
@@ -45,12 +47,9 @@ def circular_mixture(x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:  #
     n = logits.shape[-1]
     poles = (2 * torch.arange(n, dtype=x.dtype, device=x.device) + 1 - n) * (math.pi / n)
     u = wrap(x.unsqueeze(-1) - poles)
-    a, cosine, sine = torch.exp(soft_clip(log_a, LIMIT)), torch.cos(u / 2), torch.sin(u / 2)
-    tangent = a * sine + soft_clip(b, LIMIT) * cosine
+    angle, slope = projection(u, torch.exp(soft_clip(log_a, LIMIT)), soft_clip(b, LIMIT))
     weights = torch.softmax(logits, -1)
-    turned = (weights * (2 * torch.atan2(tangent, cosine.abs()) - u)).sum(-1)  # π / 2 may be rounded upwards
-    slope = (weights * a / (cosine.square() + tangent.square())).sum(-1)
-    return x + turned + rotation, torch.log(slope)
+    return x + (weights * (angle - u)).sum(-1) + rotation, torch.log((weights * slope).sum(-1))
 
 
 def _unpack(parameters: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -86,13 +85,15 @@ class CircularMixture(ElementwiseTransform):
     def inverse(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
         check_parameters(y, parameters, self.n_parameters)
 
+        still = F.pad(parameters[..., :-1], (0, 1))  # without the rotation, which may be large
+        goal = wrap(y - parameters[..., -1])
+
         def function(x: Tensor) -> tuple[Tensor, Tensor]:
-            value, log_slope = circular_mixture(x, parameters)
+            value, log_slope = circular_mixture(x, still)
             return value, torch.exp(log_slope)
 
-        middle = y - parameters[..., -1]
-        x = increasing_root(function, y, middle - 2 * math.pi, middle + 2 * math.pi)
-        return wrap(x), -circular_mixture(x, parameters)[1]
+        x = increasing_root(function, goal, goal - 2 * math.pi, goal + 2 * math.pi)
+        return wrap(x), -circular_mixture(x, still)[1]
 
     @classmethod
     def examples(cls) -> Iterator[CircularMixture]:
