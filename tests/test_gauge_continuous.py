@@ -11,11 +11,11 @@ from torch import Tensor
 
 from flows.bases import White
 from flows.distribution import Transformed
+from flows.layers.cell_kernels import CellKernels
 from flows.layers.gauge_continuous import GaugeContinuousFlow, GaugeFlowSpec
 from flows.layers.lie_integration import integrate_links
 from flows.layers.pair_features import pair_gradient, pair_laplacians
 from flows.layers.plaquette_features import from_coordinates, loop_features, plaquette_features, to_coordinates
-from flows.layers.plaquette_kernels import PlaquetteKernels
 from flows.sampling.density import Conditioned
 from flows.sampling.reweighting import reweight
 from flows.trained import refined
@@ -168,8 +168,8 @@ def test_links_stay_in_the_group_to_the_order_of_the_method() -> None:
         assert math.log2(errors[0] / errors[1]) > order - 0.5 or errors[1] < 1e-13
 
 
-@pytest.mark.parametrize("kernels", list(PlaquetteKernels.examples()), ids=str)
-def test_kernels_cover_every_pair_once(kernels: PlaquetteKernels) -> None:
+@pytest.mark.parametrize("kernels", list(CellKernels.examples()), ids=str)
+def test_kernels_cover_every_pair_once(kernels: CellKernels) -> None:
     even, odd = kernels.tensors()
     assert torch.allclose(even.flatten(1).sum(1) / even.shape[1], torch.ones(len(even), dtype=torch.float64))
     assert int((even > 0).sum(0).max()) == 1

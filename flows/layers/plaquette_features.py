@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from flows.layers.cell_kernels import Passage
 from lattices.fields import FieldSpace
 from lattices.loops import (
     Path,
@@ -36,14 +37,6 @@ class Features(NamedTuple):
     laplacians: Tensor  # the same: Σ ∇_l² f_m over the four links of the plaquette
     gradients: Tensor  # (batch, d, F, 2(d - 1), *extents, dim)
     loops: Tensor | None = None
-
-
-class Passage(NamedTuple):
-    """A plaquette through the link (x, μ): (plane, x + shift), passed through with this orientation."""
-
-    plane: int
-    shift: tuple[int, ...]
-    sign: int
 
 
 def passages(dimension: int, mu: int) -> list[Passage]:
@@ -75,7 +68,7 @@ def _abelian(field: FieldSpace, x: Tensor, n_powers: int) -> Features:
     cosine, sine = angle.cos(), angle.sin()
     values, slopes = torch.cat([cosine / k, sine / k], 1), torch.cat([-sine, cosine], 1)
     links = [
-        torch.stack([p.sign * _at(slopes[:, :, p.plane], p.shift, axes) for p in passages(d, mu)], 2) for mu in range(d)
+        torch.stack([p.sign * _at(slopes[:, :, p.kind], p.shift, axes) for p in passages(d, mu)], 2) for mu in range(d)
     ]
     return Features(values, -4 * torch.cat([k, k]).square() * values, torch.stack(links, 1)[..., None])
 

@@ -1,42 +1,65 @@
-"""Kernels between plaquettes, shared over orbits of pairs under translations and the point group."""
+"""Kernels between links, or between plaquettes, shared over orbits of pairs under translations and the point group."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
+from itertools import combinations, product
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lattices.lattice import Lattice
-from lattices.loops import planes
 from symmetries.finite import Hyperoctahedral
 
 Pair = tuple[int, int, tuple[int, ...]]
-"""(plane p, plane q, r): plaquette (q, x + r) seen from plaquette (p, x)."""
+"""(p, q, r): the cell (q, x + r) seen from the cell (p, x), where p and q count sets of axes, as in `cells`."""
+
+
+def cells(dimension: int, rank: int) -> list[tuple[int, ...]]:
+    """The axes along which the cells of a site extend: links for rank 1, plaquettes μ < ν for rank 2."""
+    return list(combinations(range(dimension), rank))
+
+
+class Passage(NamedTuple):
+    """A cell (kind, x + shift) that contains a moving variable at x, with this orientation."""
+
+    kind: int
+    shift: tuple[int, ...]
+    sign: int
 
 
 @dataclass(frozen=True)
-class PlaquetteKernels:
-    """The kernels K_b(p, q, r) that average over one orbit b of pairs of plaquettes.
+class CellKernels:
+    """The kernels K_b(p, q, r) that average over one orbit b of pairs of links or of plaquettes.
 
     Even kernels are constant on an orbit. Odd ones carry the sign ε of the two orientations, for functions of
-    plaquettes that change sign with their orientation; they vanish on orbits where the signs contradict each other.
+    cells that change sign with their orientation; they vanish on orbits where the signs contradict each other.
     Weights are normalised to Σ_{q,r} |K_b| = 1, averaged over p.
 
     Args:
-        lattice: d = 2, 3, 4.
+        lattice: d = 1, 2, 3, 4, and d >= rank.
         radius: keep pairs whose centres are at most this far apart, in lattice units; None keeps all.
+        rank: 1 for links, 2 for plaquettes.
     """
 
     lattice: Lattice
     radius: float | None = None
+    rank: int = 2
 
     def __post_init__(self) -> None:
         if self.radius is not None and not self.radius >= 0:
             raise ValueError(f"expected radius >= 0 or None, got {self.radius}: None stands for the full range")
+        if not 1 <= self.rank <= self.lattice.dimension:
+            raise ValueError(f"expected rank between 1 and {self.lattice.dimension}, got {self.rank}: 1 for links")
+
+    @cached_property
+    def cells(self) -> list[tuple[int, ...]]:
+        """The axes of the cells of a site."""
+        return cells(self.lattice.dimension, self.rank)
 
     @cached_property
     def orbits(self) -> list[dict[Pair, int]]:
@@ -50,9 +73,9 @@ class PlaquetteKernels:
                 found.append(orbit)
         return found
 
-    def tensors(self) -> Tensor:  # -> (2, n_kernels, planes, planes, *extents): even and odd K_b(p, q, r)
+    def tensors(self) -> Tensor:  # -> (2, n_kernels, cells, cells, *extents): even and odd K_b(p, q, r)
         """All kernels, in float64."""
-        n = len(planes(self.lattice.dimension))
+        n = len(self.cells)
         kernels = torch.zeros(2, len(self.orbits), n, n, *self.lattice.extents, dtype=torch.float64)
         for b, orbit in enumerate(self.orbits):
             for (p, q, r), sign in orbit.items():
@@ -61,13 +84,13 @@ class PlaquetteKernels:
         return kernels
 
     def label(self, orbit: dict[Pair, int]) -> tuple[int, ...]:
-        """What identifies an orbit on lattices of every size: two planes and twice the displacement of the centres."""
+        """What identifies an orbit on lattices of every size: two kinds and twice the displacement of the centres."""
         images = [(_folded(self._doubled(*pair), self.lattice.extents), pair[:2]) for pair in orbit]
         nearest, (p, q) = min(images, key=lambda image: (tuple(map(abs, image[0])), image))
         return p, q, *nearest
 
     def _pairs(self) -> Iterator[Pair]:
-        n = range(len(planes(self.lattice.dimension)))
+        n = range(len(self.cells))
         limit = None if self.radius is None else 4 * self.radius**2 + 1e-9
         for p, q in product(n, n):
             for r in product(*map(range, self.lattice.extents)):
@@ -80,7 +103,7 @@ class PlaquetteKernels:
 
     def _doubled(self, p: int, q: int, r: tuple[int, ...]) -> tuple[int, ...]:
         """Twice the displacement between the centres."""
-        sides = planes(self.lattice.dimension)
+        sides = self.cells
         return tuple(2 * n + (mu in sides[q]) - (mu in sides[p]) for mu, n in enumerate(r))
 
     def _orbit(self, pair: Pair) -> dict[Pair, int]:
@@ -90,7 +113,7 @@ class PlaquetteKernels:
 
     def _moved(self, g: list[list[int]], pair: Pair) -> tuple[Pair, int]:
         """The image of a pair under a signed permutation, and the product of the changes of orientation."""
-        sides = planes(self.lattice.dimension)
+        sides = self.cells
         p, q, r = pair
         (new_p, sign_p), (new_q, sign_q) = _turned(g, sides[p], sides), _turned(g, sides[q], sides)
         delta = self._doubled(p, q, r)
@@ -100,12 +123,15 @@ class PlaquetteKernels:
         return (new_p, new_q, back), sign_p * sign_q
 
     @classmethod
-    def examples(cls) -> Iterator[PlaquetteKernels]:
-        """In two, three and four dimensions."""
+    def examples(cls) -> Iterator[CellKernels]:
+        """Plaquettes in two, three and four dimensions; links in one, two and three."""
         yield cls(Lattice((4, 4)))
         yield cls(Lattice((3, 5)), radius=1.5)
         yield cls(Lattice((2, 3, 4)), radius=1.0)
         yield cls(Lattice((2, 2, 2, 2)), radius=1.0)
+        yield cls(Lattice((5,)), rank=1)
+        yield cls(Lattice((3, 4)), radius=1.5, rank=1)
+        yield cls(Lattice((2, 3, 4)), radius=1.0, rank=1)
 
 
 def _allowed(lattice: Lattice) -> list[list[list[int]]]:
@@ -113,10 +139,12 @@ def _allowed(lattice: Lattice) -> list[list[list[int]]]:
     return [g.tolist() for g in Hyperoctahedral(lattice.dimension).elements if torch.equal(g.abs() @ extents, extents)]
 
 
-def _turned(g: list[list[int]], side: tuple[int, int], sides: list[tuple[int, int]]) -> tuple[int, int]:
-    """The plane that a plane is sent to, and ±1 by which orientation it gets there."""
-    (mu, s), (nu, t) = (next((i, row[axis]) for i, row in enumerate(g) if row[axis]) for axis in side)
-    return sides.index((min(mu, nu), max(mu, nu))), s * t * (1 if mu < nu else -1)
+def _turned(g: list[list[int]], side: tuple[int, ...], sides: list[tuple[int, ...]]) -> tuple[int, int]:
+    """The cell that a cell is sent to, and ±1 by which orientation it gets there."""
+    image = [next((mu, row[axis]) for mu, row in enumerate(g) if row[axis]) for axis in side]
+    axes = [mu for mu, _ in image]
+    disorder = sum(first > then for first, then in combinations(axes, 2))
+    return sides.index(tuple(sorted(axes))), math.prod(sign for _, sign in image) * (-1) ** disorder
 
 
 def _folded(doubled: tuple[int, ...], extents: tuple[int, ...]) -> tuple[int, ...]:
