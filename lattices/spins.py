@@ -11,6 +11,8 @@ from torch import Tensor
 from lattices.fields import Circle, FieldSpace, Sphere, Transformation
 from lattices.invariance import Sign, SignFlip, Symmetry
 
+TOLERANCE = 1e-9  # of the orthogonality of a matrix
+
 
 def require_spins(field: FieldSpace) -> int:
     """The number n of components of the spins of a field on sites; TypeError unless they live on S¹ or Sⁿ⁻¹."""
@@ -74,17 +76,16 @@ class GlobalRotations(Symmetry):
     """The global O(n): the same rotation or reflection of every spin. It contains s ↦ -s, and θ ↦ -θ on circles."""
 
     def implies(self, other: Symmetry) -> bool:
-        return self == other or other == SignFlip() or isinstance(other, ClockRotations)
+        return (
+            self == other or other == SignFlip() or isinstance(other, ClockRotations | AxisRotations | SpinPointGroup)
+        )
 
     def generators(self, field: FieldSpace) -> list[Transformation]:
         """Rotations by one radian, which generate densely, and a reflection."""
         n = require_spins(field)
         if isinstance(field.target, Circle):
             return [AngleMap(1.0), Sign()]
-        planes = [_plane_rotation(n, axis) for axis in range(n - 1)]
-        mirror = torch.eye(n, dtype=torch.float64)
-        mirror[0, 0] = -1
-        return [SpinRotation(tuple(map(tuple, matrix.tolist()))) for matrix in (*planes, mirror)]
+        return _rotations(n, n - 1)
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,79 @@ class ClockRotations(Symmetry):
         return [AngleMap(2 * math.pi / self.q), Sign()]
 
 
-def _plane_rotation(n: int, axis: int) -> Tensor:  # -> (n, n)
-    """One radian in the plane of an axis and the next one."""
-    matrix, (c, s) = torch.eye(n, dtype=torch.float64), (math.cos(1.0), math.sin(1.0))
+@dataclass(frozen=True)
+class AxisRotations(Symmetry):
+    """The O(n - 1) of the rotations and reflections, the same of every spin, that fix the last of its n axes."""
+
+    def implies(self, other: Symmetry) -> bool:
+        if not isinstance(other, SpinPointGroup):
+            return self == other
+        return all(matrix[-1][-1] > 1 - TOLERANCE for matrix in other.matrices)  # orthogonal, so that is the last axis
+
+    def generators(self, field: FieldSpace) -> list[Transformation]:
+        """Rotations by one radian, which generate densely, and a reflection."""
+        n = _require_sphere(field, "rotations about an axis")
+        return _rotations(n, n - 2)
+
+
+@dataclass(frozen=True)
+class SpinPointGroup(Symmetry):
+    """A point group of spin space: orthogonal matrices that act on every spin alike.
+
+    Args:
+        matrices: generators R, each a tuple of n rows of n numbers.
+    """
+
+    matrices: tuple[tuple[tuple[float, ...], ...], ...]
+
+    def __post_init__(self) -> None:
+        for matrix in self.matrices:
+            n = len(matrix)
+            if any(len(row) != n for row in matrix):
+                raise ValueError(f"expected square matrices, got {matrix}: pass n rows of n numbers")
+            rows = torch.tensor(matrix, dtype=torch.float64)
+            if not torch.allclose(rows @ rows.mT, torch.eye(n, dtype=torch.float64), rtol=0, atol=TOLERANCE):
+                raise ValueError(f"expected orthogonal matrices, got {matrix}: other maps change the area")
+
+    @classmethod
+    def cyclic(cls, order: int, n: int = 3) -> SpinPointGroup:
+        """Rotations by 2π/order in the plane of the first two of n axes."""
+        if type(order) is not int or order < 2 or n < 2:
+            raise ValueError(f"expected order >= 2 and n >= 2 axes, got {order!r} and {n}: order 4 is a quarter turn")
+        return cls((_rows(_plane_rotation(n, 0, 2 * math.pi / order)),))
+
+    def implies(self, other: Symmetry) -> bool:
+        return isinstance(other, SpinPointGroup) and set(other.matrices) <= set(self.matrices)
+
+    def generators(self, field: FieldSpace) -> list[Transformation]:
+        n = _require_sphere(field, "a point group of spins")
+        wrong = next((matrix for matrix in self.matrices if len(matrix) != n), None)
+        if wrong is not None:
+            raise ValueError(f"expected {n} × {n} matrices on {field.target}, got {len(wrong)} rows: use one dimension")
+        return [SpinRotation(matrix) for matrix in self.matrices]
+
+
+def _require_sphere(field: FieldSpace, what: str) -> int:
+    if not isinstance(field.target, Sphere):
+        raise TypeError(
+            f"expected unit vectors for {what}, got {field.target}: use Sphere(n), or angles and their shifts"
+        )
+    return field.target.n + 1
+
+
+def _rotations(n: int, n_planes: int) -> list[Transformation]:
+    """One radian in each of the first planes of neighbouring axes, and a reflection of the first axis."""
+    mirror = torch.eye(n, dtype=torch.float64)
+    mirror[0, 0] = -1
+    return [SpinRotation(_rows(matrix)) for matrix in (*(_plane_rotation(n, axis) for axis in range(n_planes)), mirror)]
+
+
+def _rows(matrix: Tensor) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(tuple, matrix.tolist()))
+
+
+def _plane_rotation(n: int, axis: int, angle: float = 1.0) -> Tensor:  # -> (n, n)
+    """A rotation, by one radian unless told, in the plane of an axis and the next one."""
+    matrix, (c, s) = torch.eye(n, dtype=torch.float64), (math.cos(angle), math.sin(angle))
     matrix[axis : axis + 2, axis : axis + 2] = matrix.new_tensor([[c, -s], [s, c]])
     return matrix

@@ -9,15 +9,10 @@ move, and y ↦ ρ y + (1 - ρ) c with ρ < 1/2 sees a cap of directions twice. 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
-from flows.transforms.elementwise import soft_clip
-from flows.transforms.roots import increasing_root
-
-LIMIT = 0.99  # of |w|: areas change by at most the factor (1.99 / 0.01)ᴰ
+from flows.transforms.heights import LIMIT, HeightTransform
 
 
 def into_ball(v: Tensor, limit: float = LIMIT) -> Tensor:  # (..., n) -> (..., n)
@@ -47,68 +42,27 @@ def mobius(x: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:  # (..., n), (..., n)
     return y / y.norm(dim=-1, keepdim=True), (x.shape[-1] - 1) * torch.log(factor.squeeze(-1))
 
 
-class Height(NamedTuple):
-    """A monotone map of heights that fixes ±1, at given points t."""
-
-    height: Tensor  # T(t)
-    log_slope: Tensor  # log dT/dt
-    log_ratio: Tensor  # log (1 - T²) / (1 - t²), which ends at log dT/dt at t = ±1
-
-
-def height_mixture(t: Tensor, parameters: Tensor) -> Height:  # (...), (..., 2 K)
-    """The mixture T = Σ_k ρ_k t_k of K Möbius maps of the height, t_k = (t (1 + r_k²) - 2 r_k) / (1 - 2 r_k t + r_k²).
-
-        1 ∓ T = (1 ∓ t) Σ_k ρ_k (1 ± r_k)² / n_k,   dT/dt = Σ_k ρ_k (1 - r_k²)² / n_k²,   n_k = 1 - 2 r_k t + r_k²
-
-    All terms of all sums are positive: nothing cancels at the poles. Infinitely differentiable on the whole sphere,
-    where it concentrates or dilutes mass at both poles and in rings. Cost O(V K).
-
-    Args:
-        t: heights in [-1, 1].
-        parameters: logits of ρ_k, then unconstrained r_k, softly limited to 0.99; zero is the identity.
-    """
-    logits, radii = parameters.chunk(2, -1)
-    weights, r, t = torch.softmax(logits, -1), soft_clip(radii, LIMIT), t.unsqueeze(-1)
-    norm = (1 - r).square() + 2 * r * (1 - t)
-    norm = torch.where(r < 0, (1 + r).square() - 2 * r * (1 + t), norm)
-    slope = (weights * ((1 - r) * (1 + r) / norm).square()).sum(-1)
-    above, below = ((weights * (1 + sign * r).square() / norm).sum(-1) for sign in (1, -1))
-    t = t.squeeze(-1)
-    height = torch.where(t > 0, 1 - (1 - t) * above, (1 + t) * below - 1)
-    return Height(height, torch.log(slope), torch.log(above) + torch.log(below))
-
-
-def height_mixture_inverse(t: Tensor, parameters: Tensor) -> Height:  # (...), (..., 2 K)
-    """The inverse of `height_mixture`, by bracketed root finding, with its own slopes."""
-
-    def function(s: Tensor) -> tuple[Tensor, Tensor]:
-        value = height_mixture(s, parameters)
-        return value.height, torch.exp(value.log_slope)
-
-    root = increasing_root(function, t, -torch.ones_like(t), torch.ones_like(t)).clamp(-1, 1)
-    value = height_mixture(root, parameters)
-    return Height(root, -value.log_slope, -value.log_ratio)
-
-
 def zonal(
-    x: Tensor, axis: Tensor, parameters: Tensor, inverse: bool = False
-) -> tuple[Tensor, Tensor]:  # (..., n), (..., n), (..., 2 K) -> (..., n), (...)
-    """Move every point along its meridian through ±`axis`, its height by `height_mixture`.
+    x: Tensor, axis: Tensor, transform: HeightTransform, parameters: Tensor, inverse: bool = False
+) -> tuple[Tensor, Tensor]:  # (..., n), (..., n), (..., n_parameters) -> (..., n), (...)
+    """Move every point along its meridian through ±`axis`, its height t = x·e by a monotone map T.
 
-        y = T(t) e + √[(1 - T²) / (1 - t²)] (x - t e),   t = x·e,   log|det| = log T' + (D/2 - 1) log[(1 - T²)/(1 - t²)]
+        y = T(t) e + √[(1 - T²) / (1 - t²)] (x - t e),   log|det| = log T' + (D/2 - 1) log[(1 - T²) / (1 - t²)]
 
-    With K = 1 it is the `mobius` map of w = r e. Smooth everywhere, the poles ±e included.
+    With `HeightMixture(1)` it is the `mobius` map of w = r e. As smooth on the whole sphere, its poles ±e included,
+    as T is on [-1, 1].
 
     Args:
         x: unit vectors.
         axis: the unit vector e.
-        parameters: those of `height_mixture`.
+        transform: T.
+        parameters: those of `transform`, for every point.
         inverse: apply the inverse map.
 
     Symmetries: rotations and reflections of Rⁿ that fix the axis.
     """
     t = (x * axis).sum(-1)
-    moved = (height_mixture_inverse if inverse else height_mixture)(t.clamp(-1, 1), parameters)
+    moved = (transform.inverse if inverse else transform.forward)(t.clamp(-1, 1), parameters)
     across = x - t.unsqueeze(-1) * axis
     y = moved.height.unsqueeze(-1) * axis + torch.exp(moved.log_ratio / 2).unsqueeze(-1) * across
     log_det = moved.log_slope + ((x.shape[-1] - 1) / 2 - 1) * moved.log_ratio
