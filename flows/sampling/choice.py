@@ -11,11 +11,15 @@ from torch import Tensor
 from flows.sampling.cluster import SwendsenWang
 from flows.sampling.composite import Composite
 from flows.sampling.dual import DualCluster
+from flows.sampling.embedded import EmbeddedSwendsenWang
 from flows.sampling.heatbath import HeatBath
 from flows.sampling.hmc import HMC
 from flows.sampling.kernel import History, Kernel, run
+from flows.sampling.spin_heatbath import ClockHeatBath, VectorHeatBath
+from flows.sampling.spin_kernel import is_spins, to_vectors
 from lattices.action import Action
 from lattices.fields import FieldSpace, Real
+from lattices.theories.clock import ClockSpins
 from lattices.theories.ising import Spins
 from lattices.theories.ising_dual import IsingDual
 from lattices.theories.potts_dual import PottsDual
@@ -34,8 +38,9 @@ def sampler_for(action: Action) -> Kernel:
         IsingDual, PottsDual                              DualCluster, two sweeps of the spins
         spins ±1                                          SwendsenWang
         scalars: nearest neighbours, even site potential  SwendsenWang, then a short HMC trajectory
+        XY, O(n), clocks: nearest neighbours alone        EmbeddedSwendsenWang, then a heat bath
         links of U(1) or SU(N), Wilson's action           HeatBath, two sweeps of overrelaxation
-        anything else on R, Rⁿ, S¹ or a group             HMC, ten steps per trajectory
+        anything else on R, Rⁿ, S¹, Sⁿ or a group         HMC, ten steps per trajectory
 
     Clusters overcome critical slowing down; HMC alone needs trajectories of the order of the correlation length, so
     lengthen them near a transition. ValueError for other targets.
@@ -46,6 +51,8 @@ def sampler_for(action: Action) -> Kernel:
         return HeatBath(action)
     if action.field.target == Spins():
         return SwendsenWang(action)
+    if is_spins(action.field) and (kernel := _spin_sampler(action)):
+        return kernel
     if _has_sign_clusters(action):
         return Composite((SwendsenWang(action), HMC(action, _cautious_step(action), 10, jitter=0.1)))
     return HMC(action, _cautious_step(action), 10, jitter=0.1)
@@ -124,6 +131,15 @@ def _has_sign_clusters(action: Action) -> bool:
     return True
 
 
+def _spin_sampler(action: Action) -> Kernel | None:
+    """Clusters for what is long, a heat bath for what is short; None if S is more than pairs of neighbours."""
+    local = ClockHeatBath if isinstance(action.field.target, ClockSpins) else VectorHeatBath
+    try:
+        return Composite((EmbeddedSwendsenWang(action), local(action)))
+    except (TypeError, ValueError):
+        return None
+
+
 def _cautious_step(action: Action) -> float:
     """A fifth of the width of the stiffest mode, a tenth of where leapfrog breaks down; for `adapt` to improve on."""
     spectrum = action.gaussian_spectrum()
@@ -131,8 +147,9 @@ def _cautious_step(action: Action) -> float:
 
 
 def _observe(action: Action, x: Tensor) -> Tensor:  # (chains, *event) -> (chains, 2)
-    """S and |mean field|², in float64."""
-    mean = _cells(x, action.field).mean(1).reshape(len(x), -1)
+    """S and |mean field|², in float64; the mean of angles on sites is that of their unit vectors."""
+    cells = to_vectors(action.field, x).flatten(1, -2) if is_spins(action.field) else _cells(x, action.field)
+    mean = cells.mean(1).reshape(len(x), -1)
     return torch.stack([action.energy(x).double(), mean.abs().square().sum(1).double()], 1)
 
 

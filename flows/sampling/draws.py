@@ -1,9 +1,10 @@
-"""Exact draws from the one-link densities of gauge theories, element by element, by rejection."""
+"""Exact draws from the densities of one link or one spin given all others, element by element."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -51,6 +52,40 @@ def su2_trace(alpha: Tensor, generator: torch.Generator) -> Tensor:  # any shape
     return h
 
 
+def von_mises_fisher(h: Tensor, generator: torch.Generator) -> Tensor:  # (..., n) -> (..., n)
+    """Unit vectors s in Rⁿ with density ∝ e^{h·s} on the sphere: the conditional of a spin of the O(n) model.
+
+    The height t = s·ĥ has density ∝ (1 - t²)^{(n-3)/2} e^{κt} with κ = |h|, the rest of s is uniform. For n = 2 the
+    angle is drawn, for n = 3 the distribution function of t is inverted; else Ulrich's proposals are accepted with
+    two thirds or more for all κ. What is drawn is 1 - t, so that nothing cancels at large κ.
+
+    Args:
+        h: of any length, zero included; n >= 2.
+
+    References:
+        G. Ulrich, Appl. Statist. 33 (1984) 158; A. T. A. Wood, Commun. Statist. Simul. 23 (1994) 157.
+    """
+    n = h.shape[-1]
+    if n < 2:
+        raise ValueError(f"expected fields of two or more components, got {n}: a sign is no point of a circle")
+    kappa = h.norm(dim=-1)
+    if n == 2:
+        angle = von_mises(kappa, generator)
+        return _turned_to(h, kappa, torch.stack([angle.cos(), angle.sin()], -1))
+    propose, positive = partial(_ulrich, n), _positive(kappa)
+    gap = _inverted(positive, generator) if n == 3 else _rejection(propose, positive, generator)
+    across = torch.randn(*h.shape[:-1], n - 1, generator=generator, dtype=h.dtype, device=h.device)
+    across = across * ((gap * (2 - gap)).clamp(min=0).sqrt() / across.norm(dim=-1))[..., None]
+    return _turned_to(h, kappa, torch.cat([(1 - gap)[..., None], across], -1))
+
+
+def categorical(logits: Tensor, generator: torch.Generator) -> Tensor:  # (..., q) -> (...), int64
+    """A number k < q with probability ∝ exp(logits_k) for each row, by its distribution function."""
+    levels = logits.softmax(-1).cumsum(-1)[..., :-1]
+    shape = (*levels.shape[:-1], 1)
+    return (torch.rand(shape, generator=generator, dtype=levels.dtype, device=levels.device) > levels).sum(-1)
+
+
 def _rejection(propose: Proposal, parameters: Tensor, generator: torch.Generator) -> Tensor:
     """One accepted value for every parameter; NaN is never rejected, so that it cannot wait forever."""
     flat = parameters.flatten()
@@ -86,6 +121,33 @@ def _gamma(alpha: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     u, v, w, z = _uniform(4, alpha, generator)
     gap = -(u.log() + torch.cos(2 * math.pi * v).square() * w.log()) / alpha
     return 1 - gap, z.square() > 1 - gap / 2
+
+
+def _inverted(kappa: Tensor, generator: torch.Generator) -> Tensor:
+    """1 - t with t from the exponential distribution on [-1, 1]."""
+    u = torch.rand(kappa.shape, generator=generator, dtype=kappa.dtype, device=kappa.device)
+    return -torch.log1p(u * torch.expm1(-2 * kappa)) / kappa
+
+
+def _ulrich(n: int, kappa: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """1 - t from the projected Beta distribution, the height of a uniform unit vector moved towards one pole."""
+    v = torch.randn(n, *kappa.shape, generator=generator, dtype=kappa.dtype, device=kappa.device)
+    z = (1 - v[0] / v.norm(dim=0)) / 2
+    b = (n - 1) / (2 * kappa + torch.hypot(2 * kappa, kappa.new_tensor(n - 1.0)))
+    gap = 2 * b * z / (1 - (1 - b) * z)
+    excess = gap - 2 * b / (1 + b)  # over that of the likeliest acceptance
+    log_chance = (n - 1) * torch.log1p((1 - b * b) / (4 * b) * excess) - kappa * excess
+    return gap, _uniform(1, kappa, generator)[0].log() > log_chance
+
+
+def _turned_to(h: Tensor, kappa: Tensor, s: Tensor) -> Tensor:  # (..., n), (...), (..., n) -> (..., n)
+    """s after the rotation or reflection, Householder's, that takes the first axis to ĥ; if h = 0, to itself."""
+    first = torch.eye(h.shape[-1], dtype=h.dtype, device=h.device)[0]
+    axis = torch.where((kappa > 0)[..., None], h / kappa[..., None], first)
+    sign = torch.where(axis[..., :1] < 0, -1, 1)
+    w = sign * axis + first
+    turned = sign * (w * (w * s).sum(-1, keepdim=True) / w[..., :1] - s)
+    return turned / turned.norm(dim=-1, keepdim=True)
 
 
 def _uniform(n: int, like: Tensor, generator: torch.Generator) -> Tensor:  # -> (n, *like), in (0, 1]
