@@ -72,13 +72,15 @@ class RecursiveSphere(Bijection):
             t = (x[..., k] / radius.masked_fill(radius == 0, 1.0)).clamp(-1, 1)
             image = transform(t, self._told(heights, radius * stretch if inverse else radius, context))
             heights.append(image.height if inverse else t)
-            moved.append(radius * stretch * image.height)
+            moved.append(stretch * (x[..., k] + radius * (image.height - t)))  # right derivatives where radius = 0
             stretch = stretch * torch.exp(image.log_ratio / 2)
             log_det = log_det + image.log_slope + (k / 2 - 1) * image.log_ratio
         radius = x[..., :2].norm(dim=-1)
         parameters = self._told(heights, radius * stretch if inverse else radius, context)
-        turned, log_slope = (self.angle.inverse if inverse else self.angle.forward)(polar_angle(x), parameters)
-        moved += [radius * stretch * turned.sin(), radius * stretch * turned.cos()]
+        angle = polar_angle(x)
+        turned, log_slope = (self.angle.inverse if inverse else self.angle.forward)(angle, parameters)
+        cosine, sine = torch.cos(turned - angle), torch.sin(turned - angle)
+        moved += [stretch * (sine * x[..., 0] + cosine * x[..., 1]), stretch * (cosine * x[..., 0] - sine * x[..., 1])]
         y = torch.stack(moved[::-1], -1)
         return y / y.norm(dim=-1, keepdim=True), (log_det + log_slope).flatten(1).sum(1)
 
