@@ -40,14 +40,20 @@ from lattices.exact.ising import (
     onsager_magnetisation,
 )
 from lattices.exact.phi4 import Phi4Moments, phi4_moments
+from lattices.exact.spin_tori import clock_torus, heisenberg_strip, xy_torus
+from lattices.exact.spins import SpinLink, SpinSolution, clock_link, on_link, on_square, spin_chain, spin_ring
 
 __all__ = [
     "CharacterExpansion",
     "FixedPoint",
     "Phi4Moments",
+    "SpinLink",
     "SpinMoments",
+    "SpinSolution",
     "character_expansion",
     "clock_enumeration",
+    "clock_link",
+    "clock_torus",
     "decimation",
     "free_field_log_z",
     "free_field_propagator",
@@ -57,6 +63,7 @@ __all__ = [
     "gauge_torus_plaquette",
     "gauge_torus_wilson_loop",
     "heat_kernel_expansion",
+    "heisenberg_strip",
     "ising_chain_log_z",
     "ising_critical_coupling",
     "ising_enumeration",
@@ -64,6 +71,8 @@ __all__ = [
     "ising_torus_log_z",
     "migdal_kadanoff",
     "migdal_kadanoff_fixed_point",
+    "on_link",
+    "on_square",
     "one_plaquette_log_z",
     "onsager_energy",
     "onsager_log_z",
@@ -71,6 +80,9 @@ __all__ = [
     "phi4_moments",
     "potts_critical_coupling",
     "potts_enumeration",
+    "spin_chain",
+    "spin_ring",
     "u1_charge_distribution",
     "u1_charge_squared",
+    "xy_torus",
 ]
