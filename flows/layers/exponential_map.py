@@ -83,7 +83,7 @@ class ExponentialMap(Bijection):
         return pushed, -parameter_gradients(self, z, pushed.score)
 
     def _move(self, x: Tensor) -> _Moved:  # (batch, n) -> ...
-        _, gradient, hessian = self.potential.jet(x)
+        gradient, hessian = self.potential.derivatives(x)
         radial, column = (x * gradient).sum(-1, keepdim=True), x.unsqueeze(-1)
         v = gradient - radial * x
         unit = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
@@ -129,4 +129,4 @@ def parameter_gradients(layer: ExponentialMap, z: Tensor, cotangent: Tensor) -> 
         return log_det[0] + (cotangent * x[0]).sum()
 
     rows = vmap(grad(paired), (None, 0, 0))(parameters, z, cotangent)
-    return torch.cat([row.flatten(1) for row in rows.values()], 1)
+    return torch.cat([row.reshape(len(z), -1) for row in rows.values()], 1)
