@@ -22,7 +22,7 @@ class TorusSpec:
     """What a network of angles is made of; plain numbers only.
 
     Args:
-        n_harmonics: K of the features cos kt, sin kt, k = 1…K, of every angle that is seen.
+        n_harmonics: K of the features cos kt, sin kt, k = 1…K, of every angle that is seen; 0: it is not looked at.
         hidden: widths of the hidden layers; () is linear in the features, exact series for one angle that is seen.
         odd: keep t ↦ -t as a symmetry, at twice the cost.
         n_context: number of couplings the network is told.
@@ -34,8 +34,8 @@ class TorusSpec:
     n_context: int = 0
 
     def __post_init__(self) -> None:
-        if self.n_harmonics < 1 or self.n_context < 0 or min(self.hidden, default=1) < 1:
-            raise ValueError(f"expected n_harmonics, hidden >= 1 and n_context >= 0, got {self}: raise them")
+        if self.n_harmonics < 0 or self.n_context < 0 or min(self.hidden, default=1) < 1:
+            raise ValueError(f"expected hidden >= 1, n_harmonics and n_context >= 0, got {self}: raise them")
 
 
 @final

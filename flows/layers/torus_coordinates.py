@@ -14,7 +14,7 @@ from flows.layers.torus import TorusAutoregressive, require_torus, torus
 from flows.transforms.circular import wrap
 from flows.transforms.circular_moebius import Moebius
 from lattices.invariance import SignFlip, Symmetry
-from lattices.spins import AngleShifts
+from lattices.spins import AngleShifts, GlobalRotations
 
 Matrix = tuple[tuple[int, ...], ...]
 
@@ -73,7 +73,8 @@ class InCoordinates(Bijection):
         bijection: f.
         matrix: the rows of M, whole, with determinant ±1.
 
-    Symmetries: t ↦ t + a M⁻¹ s for each t ↦ t + a s of f; t ↦ -t where f has it.
+    Symmetries: t ↦ t + a M⁻¹ s for each t ↦ t + a s of f; t ↦ -t where f has it, and the global O(2) that
+    they make up.
     """
 
     matrix: Tensor
@@ -86,9 +87,7 @@ class InCoordinates(Bijection):
         self.bijection = bijection
         self.register_buffer("matrix", torch.tensor(matrix), persistent=False)
         self.register_buffer("inverse_matrix", torch.tensor(inverse), persistent=False)
-        shifts = [s.direction for s in bijection.symmetries if isinstance(s, AngleShifts)]
-        self.symmetries: tuple[Symmetry, ...] = tuple(AngleShifts(_image(inverse, s)) for s in shifts)
-        self.symmetries += tuple(s for s in bijection.symmetries if s == SignFlip())
+        self.symmetries: tuple[Symmetry, ...] = tuple(_claims(bijection.symmetries, inverse))
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         u, log_det = self.bijection(self._to(z), context)
@@ -118,5 +117,14 @@ class InCoordinates(Bijection):
         yield cls(odd, separating_coordinates([(2, 3, -1), (0, 2, 4)], 3))
 
 
-def _image(matrix: Matrix, direction: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(sum(m * v for m, v in zip(row, direction)) for row in matrix)
+def _claims(inner: tuple[Symmetry, ...], inverse: Matrix) -> tuple[Symmetry, ...]:
+    """What the symmetries in the coordinates u are in the angles t; with all angles alike they make up O(2)."""
+    shifts = [_along(inverse, claim.direction) for claim in inner if isinstance(claim, AngleShifts)]
+    claims: tuple[Symmetry, ...] = tuple(map(AngleShifts, shifts)) + (SignFlip(),) * (SignFlip() in inner)
+    return claims + (GlobalRotations(),) * (SignFlip() in inner and (1,) * len(inverse) in shifts)
+
+
+def _along(inverse: Matrix, direction: tuple[int, ...]) -> tuple[int, ...]:
+    """The direction in the angles t, or the opposite one, so that its first entry is positive."""
+    moved = tuple(sum(m * v for m, v in zip(row, direction)) for row in inverse)
+    return max(moved, tuple(-v for v in moved))
