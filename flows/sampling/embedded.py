@@ -41,12 +41,13 @@ class EmbeddedClusters(SpinKernel):
     def structure_factor(
         self, x: Tensor, generator: torch.Generator, momentum: tuple[int, ...] | None = None
     ) -> Tensor:  # (chains, *event) -> (chains,)
-        """|Σ_x e^{ikx} s_x|² / V, averaged over the orientations of random clusters: less noise, the same mean.
+        """|Σ_x e^{ikx} s_x|² / V along one random direction, averaged over what its clusters do: the same mean.
 
             χ(k) = (n/V) ⟨ Σ_C |Σ_{x∈C} e^{ikx} s_x·r|² ⟩,    k_μ = 2π m_μ / L_μ
 
-        An improved estimator: where correlations are short, clusters are small and their sum does not fluctuate.
-        k = 0 is the susceptibility. To be measured in `run`; costs what a step costs.
+        An improved estimator: where correlations are short, clusters are small and the sum of their squares hardly
+        fluctuates; where all spins are alike, the random direction makes it worse than the plain one. k = 0 is the
+        susceptibility. To be measured in `run`; costs what a step costs.
 
         Args:
             momentum: the whole numbers m, one for each axis; None for zero.
