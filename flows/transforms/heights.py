@@ -137,7 +137,8 @@ class HeightSpline(HeightTransform):
 
     def _apply(self, t: Tensor, parameters: Tensor, inverse: bool) -> Height:
         check_parameters(t, parameters, self.n_parameters)
-        north, gap = t > 0, 1 - t.abs()
+        north = t > 0
+        gap = torch.where(north, 1 - t, 1 + t)
         bins, slopes = parameters.split((2 * self.n_bins, self.n_bins + 1), -1)
         bins = torch.where(north.unsqueeze(-1), bins.unflatten(-1, (2, -1)).flip(-1).flatten(-2), bins)
         slopes = torch.where(north.unsqueeze(-1), slopes.flip(-1), slopes)
