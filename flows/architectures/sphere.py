@@ -22,7 +22,7 @@ from lattices.action import Action
 from lattices.fields import FieldSpace
 
 KINDS = ("recursive", "zonal")
-TRANSFORMS = ("mixture", "spline")
+TRANSFORMS = ("spline", "mixture")
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class SphereFlow(Architecture):
 
     Args:
         kind: "recursive", universal with networks wide enough; "zonal" has few numbers, for one or two wide modes.
-        transform: "mixture" moves angles (and the heights of zonal layers) by smooth mixtures of Möbius maps,
-            "spline" by splines with a closed inverse. Heights of recursive layers are moved by splines.
+        transform: "spline" moves angles and heights by splines with a closed inverse; "mixture" moves the angles, and
+            the heights of zonal layers, by mixtures of Möbius maps, infinitely differentiable, slower to invert.
         n_layers: maps in a row.
         n_bins: bins of a spline, components of a mixture.
         hidden: widths of the networks in recursive layers.
@@ -40,7 +40,7 @@ class SphereFlow(Architecture):
     """
 
     kind: str = "recursive"
-    transform: str = "mixture"
+    transform: str = "spline"
     n_layers: int = 2
     n_bins: int = 8
     hidden: tuple[int, ...] = (16,)
@@ -78,5 +78,5 @@ class SphereFlow(Architecture):
     def examples(cls) -> Iterator[SphereFlow]:
         """Both kinds, both transforms."""
         yield cls(n_bins=3, hidden=(3,))
-        yield cls(transform="spline", n_layers=1, n_bins=3, hidden=(3,), n_context=1)
+        yield cls(transform="mixture", n_layers=1, n_bins=3, hidden=(3,), n_context=1)
         yield cls(kind="zonal", n_bins=2)
