@@ -70,19 +70,25 @@ class RecursiveSphere(Bijection):
         for k in range(self.dimension, 1, -1):
             radius = x[..., : k + 1].norm(dim=-1)
             t = (x[..., k] / radius.masked_fill(radius == 0, 1.0)).clamp(-1, 1)
-            image = transform(t, self._told(heights, radius * stretch if inverse else radius, context))
+            latent_radius = radius * stretch if inverse else radius
+            image = transform(t, self._told(heights, latent_radius, context))
             heights.append(image.height if inverse else t)
             moved.append(stretch * (x[..., k] + radius * (image.height - t)))  # right derivatives where radius = 0
             stretch = stretch * torch.exp(image.log_ratio / 2)
             log_det = log_det + image.log_slope + (k / 2 - 1) * image.log_ratio
         radius = x[..., :2].norm(dim=-1)
         parameters = self._told(heights, radius * stretch if inverse else radius, context)
+        circle, log_slope = self._turn(x[..., :2], parameters, inverse)
+        y = torch.cat([stretch.unsqueeze(-1) * circle, *(part.unsqueeze(-1) for part in moved[::-1])], -1)
+        return y / y.norm(dim=-1, keepdim=True), (log_det + log_slope).flatten(1).sum(1)
+
+    def _turn(self, x: Tensor, parameters: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:  # (..., 2) -> (..., 2)
+        """Move the angle of plane vectors, of any length, 0 included."""
         angle = polar_angle(x)
         turned, log_slope = (self.angle.inverse if inverse else self.angle.forward)(angle, parameters)
         cosine, sine = torch.cos(turned - angle), torch.sin(turned - angle)
-        moved += [stretch * (sine * x[..., 0] + cosine * x[..., 1]), stretch * (cosine * x[..., 0] - sine * x[..., 1])]
-        y = torch.stack(moved[::-1], -1)
-        return y / y.norm(dim=-1, keepdim=True), (log_det + log_slope).flatten(1).sum(1)
+        first, second = x.unbind(-1)
+        return torch.stack([cosine * first - sine * second, sine * first + cosine * second], -1), log_slope
 
     def _told(self, heights: list[Tensor], radius: Tensor, context: Tensor | None) -> Tensor:
         """What the network of the next coordinate says, times the latent length that is left for it."""
