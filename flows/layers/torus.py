@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from typing import final
 
 import torch
@@ -41,30 +42,32 @@ class TriangularTorusLayer(Bijection):
     one forward and as many backward passes, see `push_score`.
     """
 
+    moved: Tensor
+
     def __init__(
         self,
         field: FieldSpace,
         sweeps: Sequence[Sequence[int]],
         frozen: Sequence[int],
-        parts: tuple[ElementwiseTransform | None, TorusSpec | None],
+        transform: ElementwiseTransform | None,
+        spec: TorusSpec | None,
         dtype: torch.dtype,
     ) -> None:
         super().__init__()
         dimension = require_torus(field)
         self.domain = self.codomain = field
-        self.transform = parts[0] or CircularMixture()
+        self.transform = transform or CircularMixture()
         if not isinstance(self.transform, CircularMixture | CircularSpline | Moebius):
             raise TypeError(f"expected a map of the circle, got {self.transform}: use CircularMixture(), say")
         levels = _levels(dimension, frozen, sweeps)
         moved = [angle for sweep in sweeps for angle in sweep]
-        self.network = TorusNetwork(levels, moved, self.transform.parity, parts[1], dtype)
+        self.network = TorusNetwork(levels, moved, self.transform.parity, spec, dtype)
         idle = [i for i, level in enumerate(levels) if level is None]
         self.symmetries: tuple[Symmetry, ...] = tuple(AngleShifts(_unit(i, dimension)) for i in idle)
         self.symmetries += (SignFlip(),) * self.network.spec.odd
         self.register_buffer("moved", torch.tensor(moved), persistent=False)
-        self.sizes = [len(sweep) for sweep in sweeps]
-
-    moved: Tensor
+        ends = accumulate(len(sweep) for sweep in sweeps)
+        self.rows = [slice(end - len(sweep), end) for sweep, end in zip(sweeps, ends)]
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x, log_slope = self.transform.forward(z.index_select(1, self.moved), self.network(z, context))
@@ -97,9 +100,7 @@ class TriangularTorusLayer(Bijection):
 
     def _sweeps(self) -> list[tuple[slice, Tensor]]:
         """For each level that moves, its rows among the moved angles, and the angles."""
-        ends = torch.tensor(self.sizes).cumsum(0).tolist()
-        rows = [slice(end - size, end) for size, end in zip(self.sizes, ends)]
-        return [(these, self.moved[these]) for these in rows]
+        return [(rows, self.moved[rows]) for rows in self.rows]
 
     @classmethod
     @abstractmethod
@@ -139,7 +140,7 @@ class TorusCoupling(TriangularTorusLayer):
                 f"expected frozen and active angles, got {tuple(frozen)} and {tuple(active)}: a coupling needs two "
                 "angles, use TorusAutoregressive for one"
             )
-        super().__init__(field, [active], frozen, (transform, spec), dtype)
+        super().__init__(field, [active], frozen, transform, spec, dtype)
 
     @classmethod
     def examples(cls) -> Iterator[TorusCoupling]:
@@ -177,7 +178,7 @@ class TorusAutoregressive(TriangularTorusLayer):
         dtype: torch.dtype = torch.float64,
     ) -> None:
         order = range(require_torus(field)) if order is None else order
-        super().__init__(field, [[angle] for angle in order], (), (transform, spec), dtype)
+        super().__init__(field, [[angle] for angle in order], (), transform, spec, dtype)
 
     @classmethod
     def examples(cls) -> Iterator[TorusAutoregressive]:
