@@ -33,7 +33,7 @@ class PotentialFlow(Architecture):
         kind: "radial" or "polynomial" exponential maps, "concave" maps, or "implicit" maps of a network.
         n_layers: maps.
         n_components: terms of each potential that is not a network; for each degree of a polynomial.
-        hidden: widths of a network.
+        hidden: widths of a network, whose soft maximum has `n_components` pieces.
         degree: of a polynomial.
         zonal: implicit maps that commute with rotations about the last axis.
     """
@@ -50,8 +50,8 @@ class PotentialFlow(Architecture):
             raise ValueError(f"expected a kind, one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.zonal and self.kind != "implicit":
             raise ValueError(f"expected kind 'implicit' for zonal maps, got {self.kind!r}: only networks can be zonal")
-        for name in ("n_layers", "n_components", "degree"):
-            checked_size(name, getattr(self, name), 1)
+        for name, least in (("n_layers", 1), ("n_components", 1 + (self.kind == "implicit")), ("degree", 1)):
+            checked_size(name, getattr(self, name), least)
 
     def build(self, action: Action, dtype: torch.dtype = torch.float64) -> Transformed:
         field = action.field
@@ -65,7 +65,7 @@ class PotentialFlow(Architecture):
             return concave_map(field, self.n_components, dtype=dtype)
         if self.kind == "implicit":
             features = Coordinates(n, self.zonal, dtype)
-            return ImplicitMap(field, NetworkPotential(features, self.hidden, dtype=dtype))
+            return ImplicitMap(field, NetworkPotential(features, self.hidden, self.n_components, dtype=dtype))
         if self.kind == "radial":
             return ExponentialMap(field, RadialPotential(n, self.n_components, dtype))
         return ExponentialMap(field, PolynomialPotential(n, self.n_components, self.degree, dtype))
@@ -76,4 +76,4 @@ class PotentialFlow(Architecture):
         yield cls("radial", 2, n_components=3)
         yield cls("polynomial", 2, n_components=3)
         yield cls("concave", 2, n_components=3)
-        yield cls("implicit", 2, hidden=(4,), zonal=True)
+        yield cls("implicit", 2, n_components=3, hidden=(4,), zonal=True)

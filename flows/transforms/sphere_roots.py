@@ -10,7 +10,7 @@ from torch import Tensor
 from flows.transforms.stumpff import stumpff
 
 SphereMap = Callable[[Tensor], tuple[Tensor, Tensor]]  # x -> f(x), an n × n matrix that maps x to f(x) and dx to df
-MAX_STEPS = 200
+MAX_STEPS, LEAST_DAMPING = 200, 1e-9
 
 
 def sphere_root(function: SphereMap, y: Tensor) -> Tensor:  # (batch, n) -> (batch, n)
@@ -20,7 +20,7 @@ def sphere_root(function: SphereMap, y: Tensor) -> Tensor:  # (batch, n) -> (bat
     from y falls (Armijo) and doubled after a success. Where f is a diffeomorphism that distance has no other minimum,
     so the iteration started at x = y gets there, and is quadratic at the end. One more step, with J detached, is
     differentiated: it gives the derivatives of the implicit function theorem, of first order. Points that are there
-    drop out. Raises RuntimeError with their number and the worst distance if some are not after `MAX_STEPS`.
+    drop out. If some are stuck, or not there after `MAX_STEPS`, RuntimeError tells how many and the worst distance.
 
     Args:
         function: f and its Jacobian, both for a batch.
@@ -41,6 +41,8 @@ def _newton(function: SphereMap, y: Tensor) -> Tensor:
         active = (~(distance <= tolerance)).nonzero()[:, 0]
         if not len(active):
             return x
+        if bool((damping[active] < LEAST_DAMPING).all()):
+            break
         t = _step(value[active], jacobian[active], y[active])
         scale = torch.minimum(damping[active], 1 / t.norm(dim=-1))
         trial = _along(x[active], scale[:, None] * t)
@@ -50,8 +52,8 @@ def _newton(function: SphereMap, y: Tensor) -> Tensor:
         moved = active[better]
         x[moved], value[moved], jacobian[moved] = trial[better], new_value[better], new_jacobian[better]
     raise RuntimeError(
-        f"expected f(x) = y to be solved to {tolerance:.0e}, got {len(active)} of {len(y)} points unsolved after "
-        f"{MAX_STEPS} steps, the worst {float(distance[active].max()):.1e} away: use float64 or an invertible map"
+        f"expected f(x) = y to be solved to {tolerance:.0e}, got {len(active)} of {len(y)} points unsolved, "
+        f"the worst {float(distance[active].max()):.1e} away: use float64 or an invertible map"
     )
 
 
