@@ -38,6 +38,7 @@ def density(action: Action, points: Tensor, log_weights: Tensor, path: Path) -> 
     with Canvas(path, "Density", n_axes=2) as panels:
         for axes, values, title in zip(panels, (target, samples), ("target", "samples, reweighted")):
             _map(axes, values, ranges, title)
+            axes.images[0].set_clim(0, float(target.max()))
     return path
 
 
