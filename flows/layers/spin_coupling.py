@@ -1,4 +1,4 @@
-"""Checkerboard coupling of spins: half of them is moved along mean fields of the other half, O(n) being kept."""
+"""Coupling of spins: those of one colour are moved along mean fields of the others, and the global O(n) is kept."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from flows.conditioners.vector_convolutions import VectorConvolutions, VectorSpe
 from flows.transforms.circular import wrap
 from flows.transforms.mobius import into_ball, mobius
 from flows.transforms.spline import interpolate
-from lattices.fields import Circle, FieldSpace, Sphere
+from lattices.fields import Circle, FieldSpace, Sphere, Target
 from lattices.invariance import PointGroup, Symmetry, Translations
 from lattices.lattice import Lattice
-from lattices.partitions import checkerboard
 from lattices.spins import GlobalRotations, require_spins, turned, unit_vectors
+
+PARTITIONS = ("checkerboard", "corners")
 
 
 def colatitude_spline(
@@ -127,25 +128,29 @@ class AxialMap:
 
 @final
 class SpinCoupling(Bijection):
-    """Move the spins of one colour of a checkerboard along fields of the other colour; the identity at the start.
+    """Move the spins of one colour along fields of all other spins, which are frozen; the identity at the start.
 
         x_A = T(z_A; p, v, m + a),  x_B = z_B,    m = Σ_{y~x} z_y
 
     T is an `AxialMap`; invariant numbers p and vectors v, a come from `VectorConvolutions` of z_B, and the mean field m
-    of the neighbours says where the axes point before training. Angles are moved as vectors of the plane. Against
-    `Coupling`: the fields are compact and the group is continuous. The inverse costs what the forward map costs.
+    of the neighbours says where the axes point before training. Angles are moved as vectors of the plane. No two
+    neighbours have one colour. Given the frozen half, a checkerboard moves the spins of a plaquette independently of
+    each other, and leaves the four-spin correlations of plaquettes behind; corners move them one after the other.
 
     Args:
         field: circles or spheres on sites, even extents.
         transform: the map T.
         spec: the network.
-        colour: 0 moves the sites with even x_1 + … + x_d, 1 the others.
+        colour: of the moving sites: of a "checkerboard" x_1 + … + x_d modulo 2; of "corners" the number 0 … d of odd
+            coordinates.
+        partition: "checkerboard" or "corners".
         dtype: of the weights, to be that of the fields.
 
     Symmetries: translations that keep the colours, point group, global O(n).
     """
 
-    neighbours: Tensor  # (V/2, 2d)
+    sites: Tensor  # the active ones
+    neighbours: Tensor  # (n_sites, 2d)
 
     def __init__(
         self,
@@ -153,18 +158,22 @@ class SpinCoupling(Bijection):
         transform: AxialMap | None = None,
         spec: VectorSpec | None = None,
         colour: int = 0,
+        partition: str = "checkerboard",
         dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
         require_spins(field)
-        if colour not in (0, 1):
-            raise ValueError(f"expected colour 0 or 1, got {colour!r}: alternate them from layer to layer")
         self.domain = self.codomain = field
-        self.partition, self.transform, self.colour = checkerboard(field.lattice), transform or AxialMap(), colour
+        self.transform, self.colour, self.partition = transform or AxialMap(), colour, partition
         n_numbers, n_vectors = self.transform.n_numbers, self.transform.n_vectors
         self.conditioner = VectorConvolutions(field.lattice, n_numbers, n_vectors, spec, dtype)
-        self.register_buffer("neighbours", field.lattice.neighbours()[self._active], persistent=False)
-        self.symmetries: tuple[Symmetry, ...] = (Translations(parity=True), PointGroup(), GlobalRotations())
+        sites = (_colours(field.lattice, partition) == colour).nonzero().flatten()
+        if not len(sites):
+            raise ValueError(f"expected a colour of {partition!r}, from 0, got {colour!r}: alternate them")
+        self.register_buffer("sites", sites, persistent=False)
+        self.register_buffer("neighbours", field.lattice.neighbours()[sites], persistent=False)
+        moves = Translations(parity=True) if partition == "checkerboard" else Translations(step=2)
+        self.symmetries: tuple[Symmetry, ...] = (moves, PointGroup(), GlobalRotations())
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         s = unit_vectors(self.domain, z)
@@ -193,22 +202,21 @@ class SpinCoupling(Bijection):
             pushed = field.target.gradient(y.detach(), torch.autograd.grad(pairing, y)[0])
             pairing = (_ambient(field, moved.detach(), pushed) * moved).sum() + log_det.sum()
             (pull,) = torch.autograd.grad(pairing, z)
-        parts = list(self.partition.split(score - field.target.gradient(z.detach(), pull)))
-        parts[self.colour] = pushed.view_as(parts[self.colour])
-        return Scored(x, total, self.partition.merge(parts))
+        pulled = score - field.target.gradient(z.detach(), pull)
+        return Scored(x, total, self._replaced(pulled, pushed))
 
-    @property
-    def _active(self) -> Tensor:
-        return self.partition.indices[self.colour]
+    def _half(self, x: Tensor) -> Tensor:  # (batch, *extents, …) -> (batch, n_sites, …)
+        return x.flatten(1, self.domain.lattice.dimension).index_select(1, self.sites)
 
-    def _half(self, x: Tensor) -> Tensor:  # (batch, *extents, …) -> (batch, V/2, …)
-        return x.flatten(1, self.domain.lattice.dimension).index_select(1, self._active)
+    def _replaced(self, x: Tensor, values: Tensor) -> Tensor:  # (batch, *extents, …), (batch, n_sites, …)
+        """x with these values on the active sites."""
+        return x.flatten(1, self.domain.lattice.dimension).index_copy(1, self.sites, values).view_as(x)
 
     def _steered(self, s: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Numbers (batch, V/2, n_numbers) and vectors (batch, V/2, n_vectors, n) from the frozen spins."""
+        """Numbers (batch, n_sites, n_numbers) and vectors (batch, n_sites, n_vectors, n) from the frozen spins."""
         spins = s.flatten(1, self.domain.lattice.dimension)
-        frozen = spins.index_fill(1, self._active, 0.0).view_as(s)
-        numbers, vectors = self.conditioner(frozen, self._active, context)
+        frozen = spins.index_fill(1, self.sites, 0.0).view_as(s)
+        numbers, vectors = self.conditioner(frozen, self.sites, context)
         field = spins.index_select(1, self.neighbours.flatten()).unflatten(1, self.neighbours.shape).sum(2)
         offset = torch.arange(self.transform.n_vectors, device=s.device) >= self.transform.n_rounds
         return numbers, vectors + offset.to(s)[:, None] * field.unsqueeze(2)
@@ -217,22 +225,28 @@ class SpinCoupling(Bijection):
         """x with its active spins replaced, and the log-det."""
         angles = isinstance(self.domain.target, Circle)
         values = wrap(torch.atan2(moved[..., 1], moved[..., 0])) if angles else moved
-        parts = list(self.partition.split(x))
-        parts[self.colour] = values.view_as(parts[self.colour])
-        return self.partition.merge(parts), log_det.sum(1)
+        return self._replaced(x, values), log_det.sum(1)
 
     @classmethod
     def examples(cls) -> Iterator[SpinCoupling]:
-        """Circles and spheres in one to four dimensions, with and without splines and context."""
-        recipes = [
-            ((4, 4), Circle(), AxialMap(4), VectorSpec((3, 2))),
-            ((2, 4), Sphere(2), AxialMap(3), VectorSpec((3,), n_context=2)),
-            ((6,), Sphere(1), AxialMap(0), VectorSpec((2,), kernel_size=5)),
-            ((2, 2, 2), Sphere(3), AxialMap(2, n_rounds=2), VectorSpec((2,))),
-            ((2, 2, 2, 2), Circle(), AxialMap(0), VectorSpec((2,))),
+        """Circles and spheres in one to four dimensions, both partitions, with and without splines and context."""
+        recipes: list[tuple[tuple[int, ...], Target, AxialMap, VectorSpec, int, str]] = [
+            ((4, 4), Circle(), AxialMap(4), VectorSpec((3, 2)), 0, "checkerboard"),
+            ((2, 4), Sphere(2), AxialMap(3), VectorSpec((3,), n_context=2), 1, "checkerboard"),
+            ((6,), Sphere(1), AxialMap(0), VectorSpec((2,), kernel_size=5), 0, "checkerboard"),
+            ((2, 2, 2), Sphere(3), AxialMap(2, n_rounds=2), VectorSpec((2,)), 3, "corners"),
+            ((2, 2, 2, 2), Circle(), AxialMap(0), VectorSpec((2,)), 2, "corners"),
         ]
-        for i, (extents, target, transform, spec) in enumerate(recipes):
-            yield cls(FieldSpace(Lattice(extents), target), transform, spec, i % 2)
+        for extents, target, transform, spec, colour, partition in recipes:
+            yield cls(FieldSpace(Lattice(extents), target), transform, spec, colour, partition)
+
+
+def _colours(lattice: Lattice, partition: str) -> Tensor:  # -> (V,)
+    if partition not in PARTITIONS:
+        raise ValueError(f"expected a partition, one of {', '.join(PARTITIONS)}, got {partition!r}")
+    lattice.require_even(f"colours of a {partition}")
+    odd = (lattice.coordinates() % 2).sum(1)
+    return odd % 2 if partition == "checkerboard" else odd
 
 
 def _ambient(field: FieldSpace, s: Tensor, v: Tensor) -> Tensor:  # (…, n), tangent -> (…, n)
