@@ -290,6 +290,19 @@ def test_training_reaches_the_exact_normalisation(action: Action, rate: float) -
     assert -4 * error < after < 0.01 - 4 * error
 
 
+@pytest.mark.slow
+def test_training_finds_three_modes() -> None:
+    action, generator = TorusMixture(), seeded()
+    flow = built(TorusFlow(), action)
+    problem, update = Problem(flow, action), GradientUpdate(ReverseKL(), learning_rate=0.05, batch_size=256)
+    state = update.init(problem)
+    for step in range(400):
+        state, _ = update.step(problem, state, step / 400, generator)
+    after, error = divergence(flow, action, n=100_000)
+    assert error < 1e-4
+    assert -4 * error < after < 1e-3 - 4 * error
+
+
 # -------------------------------------------------------------------------------------------------------- mistakes
 
 

@@ -74,7 +74,7 @@ class Moebius(ElementwiseTransform):
     """The `moebius` map, its parameters sorted into even and odd ones under θ -> -θ.
 
     Args:
-        limit: of |log a| and |b|; slopes reach about e^limit (1 + limit²).
+        limit: of |log a| and |b|; slopes reach about e^limit (1 + limit²), and rounding grows with them.
     """
 
     limit: float = 3.0
