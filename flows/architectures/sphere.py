@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from flows.architectures.architecture import Architecture
 from flows.bases import White
@@ -30,7 +31,8 @@ class SphereFlow(Architecture):
     """`n_layers` of `RecursiveSphere`, or of `ZonalLayer`, each followed by a rotation, on the uniform density of Sᴰ.
 
     Args:
-        kind: "recursive", universal with networks wide enough; "zonal" has few numbers, for one or two wide modes.
+        kind: "recursive", networks that tell each coordinate the ones before it; "zonal", one map of heights per layer
+            over an axis of its own, without networks: 25 numbers for each of, say, 8 layers, and no special points.
         transform: "spline" moves angles and heights by splines with a closed inverse; "mixture" moves the angles, and
             the heights of zonal layers, by mixtures of Möbius maps, infinitely differentiable, slower to invert.
         n_layers: maps in a row.
@@ -59,14 +61,25 @@ class SphereFlow(Architecture):
         require_sphere(field)
         if field.lattice.volume != 1:
             raise ValueError(f"expected a single point on a sphere, got {field}: this flow does not couple sites")
-        steps = ((self._layer(field, dtype), HouseholderRotation(field, dtype=dtype)) for _ in range(self.n_layers))
-        return Transformed(White(field, dtype), Chain(*(layer for step in steps for layer in step)))
+        step = self._zonal if self.kind == "zonal" else self._recursive
+        steps = (step(field, dtype) for _ in range(self.n_layers))
+        return Transformed(White(field, dtype), Chain(*(layer for layers in steps for layer in layers)))
 
-    def _layer(self, field: FieldSpace, dtype: torch.dtype) -> Bijection:
-        if self.kind == "zonal":
-            return ZonalLayer(field, self._height(), self.n_context, dtype)
+    def _recursive(self, field: FieldSpace, dtype: torch.dtype) -> tuple[Bijection, Bijection]:
         spec = NetworkSpec(self.hidden, self.n_context)
-        return RecursiveSphere(field, self._angle(), HeightSpline(self.n_bins), spec, dtype)
+        layer = RecursiveSphere(field, self._angle(), HeightSpline(self.n_bins), spec, dtype)
+        return layer, HouseholderRotation(field, dtype=dtype)
+
+    def _zonal(self, field: FieldSpace, dtype: torch.dtype) -> tuple[Bijection, Bijection]:
+        """With random axes, and unequal components of a mixture: equal ones would learn the same."""
+        layer, rotation = (
+            ZonalLayer(field, self._height(), self.n_context, dtype),
+            HouseholderRotation(field, dtype=dtype),
+        )
+        nn.init.normal_(rotation.normals)
+        if self.transform == "mixture":
+            nn.init.normal_(layer.network.start, std=0.3)
+        return layer, rotation
 
     def _angle(self) -> ElementwiseTransform:
         return CircularMixture(self.n_bins) if self.transform == "mixture" else CircularSpline(self.n_bins)

@@ -64,6 +64,9 @@ class ZonalLayer(Bijection):
 
         (√(1 - t²) u, t) -> (√(1 - T²) u, T(t))
 
+    As smooth as T, everywhere. Chains of these with `HouseholderRotation`s between them form many modes with few
+    parameters, which chains of Möbius maps cannot.
+
     Args:
         field: `Sphere(D)` on sites, D ≥ 1.
         transform: T, `HeightMixture()` (smooth) or `HeightSpline()`.
