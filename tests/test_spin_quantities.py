@@ -18,9 +18,10 @@ from flows.quantities import (
     SpinQuantities,
     quantities,
 )
+from flows.quantities.spins import second_moment_length
 from flows.tables import Column, table
 from lattices.action import Action
-from lattices.statistics import Estimate, effective_sample_size, jackknife, log_mean_exp
+from lattices.statistics import Estimate, chain_function, effective_sample_size, jackknife, log_mean_exp
 from lattices.theories import theories
 from lattices.theories.clock import Clock
 from lattices.theories.on import ON
@@ -174,3 +175,15 @@ def test_chains_start_from_fields() -> None:
     for action in (XY((4, 4), 1.0), Clock((4, 4), 5, 1.0), SphereMixture()):
         x = quantities(action).start(7, generator())
         assert action.field.validate(x).shape == (7, *action.field.event_shape)
+
+
+@pytest.mark.parametrize("action", [XY((4, 4), 0.0), ON((2, 3), 3, 0.0)], ids=str)
+def test_free_spins_have_a_table(action: Action) -> None:
+    x = action.field.random(400, generator())
+    chains = {name: v.reshape(4, 100, *v.shape[1:]) for name, v in quantities(action).measure(x).items()}
+    assert quantities(action).rows(chains, chain_function)["ξ"].value >= 0
+    square = x.flatten(1)[:, 0] ** 2
+    for ratio in (0.5, 2.0):
+        assert (second_moment_length(jackknife, ratio * square, square + 1e-3 * x.flatten(1)[:, 1], 4).value > 0) == (
+            ratio > 1
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -80,14 +81,14 @@ class SpinQuantities(Quantities):
         return measured
 
     def rows(self, measured: Mapping[str, Tensor], average: Average) -> dict[str, Estimate]:
-        lattice = self.spins.lattice
-        length = partial(correlation_length, extent=max(lattice.extents))
+        lattice, beta = self.spins.lattice, getattr(self.action, "beta", 0.0)
         m2, m4 = measured["magnetisation_squared"], measured["magnetisation_fourth"]
         rows = {row: mean(average, measured[name]) for name, row in ROWS.items() if name in measured}
-        rows["ξ"] = average(length, measured["structure_factor_zero"], measured["structure_factor_one"])
+        factors = measured["structure_factor_zero"], measured["structure_factor_one"]
+        rows["ξ"] = second_moment_length(average, *factors, extent=max(lattice.extents))
         rows["U₄"] = average(binder_cumulant, m2, m4)
-        if isinstance(self.action, XY | ON | Clock):
-            heat = partial(specific_heat, beta=self.action.beta, volume=lattice.volume)
+        if beta and isinstance(self.action, XY | ON | Clock):
+            heat = partial(specific_heat, beta=beta, volume=lattice.volume)
             rows["C"] = average(heat, measured["energy"], measured["energy_squared"])
         return rows | {f"C({t})": mean(average, values) for t, values in enumerate(measured["correlator"].unbind(-1))}
 
@@ -129,6 +130,14 @@ class SpinQuantities(Quantities):
             plots.charge_histogram(histograms, {}, folder / "charge.png")
         if "x" in samples:
             spin_plots.configuration(self.spins, samples["x"][indices[-1]], folder / "configuration.png")
+
+
+def second_moment_length(average: Average, at_zero: Tensor, at_one: Tensor, extent: int) -> Estimate:
+    """ξ from the structure factors; 0 of unknown error where the larger one is not that at zero."""
+    ratio = average(lambda zero, one: zero / one, at_zero, at_one)
+    if ratio.value <= 1:
+        return Estimate(0.0, math.inf, ratio.n)
+    return average(partial(correlation_length, extent=extent), at_zero, at_one)
 
 
 def bond_balance(action: Action, x: Tensor) -> Tensor:  # (batch, *event) -> (batch,)
