@@ -10,10 +10,11 @@ from torch import Tensor
 
 from lattices.action import Action, ActionFamily, named_couplings
 from lattices.fields import FieldSpace
+from lattices.spin_observables import spin_components
 from lattices.theories.bonds import BONDS
 from lattices.theories.checks import check_names
 from lattices.theories.on import ON
-from lattices.theories.spin_model import SpinModel, bond_operator, components, spin_space
+from lattices.theories.spin_model import SpinModel, bond_operator, spin_space
 from lattices.theories.xy import XY
 
 
@@ -42,7 +43,7 @@ class SpinFamily(ActionFamily):
         return spin_space(self.extents, self.n)
 
     def operators(self, x: Tensor) -> Tensor:  # (batch, *event) -> (batch, n_couplings)
-        s = components(self.field, x)
+        s = spin_components(self.field, x)
         return torch.stack([bond_operator(name, s) for name in self.names], 1)
 
     def at(self, couplings: Tensor) -> Action:  # (n_couplings,) -> the action with these couplings

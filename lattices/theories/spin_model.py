@@ -12,7 +12,8 @@ from lattices.action import Action
 from lattices.fields import Circle, FieldSpace, Sphere, Transformation
 from lattices.invariance import PointGroup, SiteSign, Symmetry, Translations
 from lattices.lattice import Lattice
-from lattices.spins import GlobalRotations, turned, unit_vectors
+from lattices.spin_observables import spin_components
+from lattices.spins import GlobalRotations, turned
 from lattices.theories.bonds import BONDS
 from lattices.theories.checks import check_arguments, check_diagonal
 from lattices.theories.neighbours import forward_sum, neighbour_sum
@@ -23,11 +24,6 @@ def spin_space(extents: tuple[int, ...], n: int) -> FieldSpace:
     if type(n) is not int or n < 2:
         raise ValueError(f"expected a whole number n >= 2 of components, got {n!r}: n = 1 is the Ising model")
     return FieldSpace(Lattice(extents), Circle() if n == 2 else Sphere(n - 1))
-
-
-def components(field: FieldSpace, x: Tensor) -> Tensor:  # (batch, *event) -> (batch, n, *extents)
-    """The components of the unit vectors as n scalar fields."""
-    return unit_vectors(field, x).movedim(-1, 1)
 
 
 def bond_operator(name: str, s: Tensor) -> Tensor:  # (batch, n, *extents) -> (batch,)
@@ -76,12 +72,12 @@ class SpinModel(Action):
         return SiteSign()
 
     def energy(self, x: Tensor) -> Tensor:  # (batch, *event) -> (batch,)
-        s = components(self.field, x)
+        s = spin_components(self.field, x)
         return sum((J * bond_operator(name, s) for name, J in self._couplings()), x.new_zeros(len(x)))
 
     def force(self, x: Tensor) -> Tensor:  # (batch, *event) -> (batch, *event)
         """The molecular field Σ_a J_a Σ s', along the sphere."""
-        s = components(self.field, x)
+        s = spin_components(self.field, x)
         bonds = ((J, BONDS[name](len(self.extents))) for name, J in self._couplings())
         molecular = sum((J * neighbour_sum(s, bond) for J, bond in bonds), torch.zeros_like(s)).movedim(1, -1)
         if self.n == 2:
