@@ -20,10 +20,10 @@ TANH_CURVATURE = 4 / (3 * math.sqrt(3))  # the largest |tanh''|
 
 @final
 class NetworkPotential(Potential):
-    """A soft maximum of networks: φ(x) = γ log Σ_i exp[(κ_i N_i(f(x)) + b_i)/γ], N with tanh units on features f.
+    """A soft maximum of networks: φ(x) = γ log Σ_i exp[(κ_i N_i(f(x)) + b_i)/γ], N_i = a_i·f + a network of f.
 
     From the spectral norms of the weights follow bounds |∇N_i| ≤ G_i and |∇²N_i| ≤ K_i on the sphere, layer by layer:
-    G ← ‖W‖G and K ← ‖W‖K, and after tanh K ← K + ‖tanh''‖ G². With B_i = max(G_i, K_i), s < π/4, κ_i = s / (s + B_i),
+    G ← ‖W‖G and K ← ‖W‖K, and after tanh K ← K + ‖tanh''‖ G². With B_i ≥ G_i, K_i, s < π/4 and κ_i = s / (s + B_i),
 
         |∇φ| < s < π,   ∇²φ > -s > -s cot s,   and Hess_x d²(x, y)/2 ≥ s cot s where d(x, y) ≤ s:
 
@@ -57,7 +57,8 @@ class NetworkPotential(Potential):
         layers = [nn.Linear(m, k, dtype=dtype) for m, k in pairwise(widths)]
         self.weights = nn.ParameterList(layer.weight for layer in layers)
         self.biases = nn.ParameterList(layer.bias for layer in layers)
-        self.readout = nn.Parameter(0.3 * torch.randn(checked_size("n_pieces", n_pieces, 2), widths[-1], dtype=dtype))
+        width = sum({0: widths[0], len(hidden): widths[-1]}.values())
+        self.readout = nn.Parameter(0.3 * torch.randn(checked_size("n_pieces", n_pieces, 2), width, dtype=dtype))
         self.offsets = nn.Parameter(torch.zeros(n_pieces, dtype=dtype))
         self.raw_temperature = nn.Parameter(torch.tensor(-2.0, dtype=dtype))
 
@@ -75,19 +76,23 @@ class NetworkPotential(Potential):
         return Derivatives(gradient.squeeze(-2), hessian + spread / gamma)
 
     def _network(self, x: Tensor) -> Jet:
-        """The last hidden layer with its derivatives."""
-        jet = self.features.jet(x)
+        """The features and the last hidden layer, with their derivatives."""
+        features = jet = self.features.jet(x)
         for weight, bias in zip(self.weights, self.biases):
             jet = _tanh_layer(weight, bias, jet)
-        return jet
+        if not self.weights:
+            return features
+        return Jet(*(torch.cat(pair, x.ndim - 1) for pair in zip(features, jet)))
 
-    def _scaled_readout(self) -> Tensor:  # -> (n_pieces, width)
+    def _scaled_readout(self) -> Tensor:  # -> (n_pieces, n_features + width)
         """κ_i times the last weights of N_i."""
         slope, curvature = (self.readout.new_tensor(b) for b in (self.features.slope, self.features.curvature))
+        linear, hidden = self.readout.tensor_split((self.features.n_features,), 1)
+        bound = linear.norm(dim=-1, keepdim=True) * torch.maximum(slope, curvature)
         for weight in self.weights:
             norm = torch.linalg.matrix_norm(weight, ord=2)
             slope, curvature = norm * slope, norm * curvature + TANH_CURVATURE * (norm * slope).square()
-        bound = self.readout.norm(dim=-1, keepdim=True) * torch.maximum(slope, curvature)
+        bound = bound + hidden.norm(dim=-1, keepdim=True) * torch.maximum(slope, curvature)
         return self.readout * (self.limit / (self.limit + bound))
 
     def _temperature(self) -> Tensor:

@@ -8,7 +8,7 @@ from typing import NamedTuple, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import normalize, pad
 
 from flows.transforms.symmetrized import generated_group
 from lattices.invariance import Symmetry
@@ -136,9 +136,10 @@ def _invariants(l: int, elements: Tensor) -> Tensor:  # (order, 3, 3) -> (n_inva
     values, vectors = torch.linalg.eigh(irrep.matrix(elements).mean(0))
     eigenvalue = l * (l + 1)
     invariant = vectors[:, values > 0.5] / math.sqrt(eigenvalue * (eigenvalue - 1))
-    points = torch.cartesian_prod(*[torch.arange(l + 1, dtype=torch.float64)] * 3)[1:]
-    points = points / points.norm(dim=1, keepdim=True)
-    monomials = (points[:, None] ** _exponents(l)).prod(-1)
+    exponents = _exponents(l)
+    signs = torch.tensor([[1.0, 1, 1], [-1, 1, 1], [1, -1, 1], [-1, -1, 1]], dtype=torch.float64)
+    points = normalize((signs[:, None] * exponents).flatten(0, 1), dim=1)  # they determine a polynomial of degree l
+    monomials = (points[:, None] ** exponents).prod(-1)
     return torch.linalg.lstsq(monomials, _harmonics(irrep, points) @ invariant).solution.mT
 
 
