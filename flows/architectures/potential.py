@@ -41,7 +41,7 @@ class PotentialFlow(Architecture):
     kind: str = "concave"
     n_layers: int = 3
     n_components: int = 24
-    hidden: tuple[int, ...] = (24,)
+    hidden: tuple[int, ...] = (8,)
     degree: int = 2
     zonal: bool = False
 

@@ -34,7 +34,7 @@ def sphere_root(function: SphereMap, y: Tensor) -> Tensor:  # (batch, n) -> (bat
 
 def _newton(function: SphereMap, y: Tensor) -> Tensor:
     x, tolerance = y.clone(), torch.finfo(y.dtype).eps ** (2 / 3)
-    value, jacobian = function(x)
+    value, jacobian = (t.clone() for t in function(x))
     damping = y.new_ones(len(y))
     for _ in range(MAX_STEPS):
         distance = _angle(value, y)
