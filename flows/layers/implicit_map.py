@@ -24,8 +24,9 @@ iteration gets there, and quadratically at the end. The fixed-point iteration y 
 Jacobian but converges linearly, near the solution with rate at most max(1 - s cot s + s, s) for |∇ψ|, |∇²ψ| < s, which
 tends to 1 as s -> π/4. A point that is not solved raises RuntimeError.
 
-Costs. One step is one evaluation of ∇ψ and ∇²ψ and an n × n system for every site: four for smooth networks, up to ten where the soft maximum is sharp.
-Densities log q(x) of given points need the explicit direction only and cost one evaluation.
+Costs. One step is one evaluation of ∇ψ and ∇²ψ and an n × n system for every site; there are about four for smooth
+networks, up to ten where a soft maximum is sharp. Densities log q(x) of given points need the explicit direction only
+and cost one evaluation.
 
 Invariance. If ψ(g y) = ψ(y) for an isometry g then s(g x) = g s(x), since c(g x, g y) = c(x, y).
 
