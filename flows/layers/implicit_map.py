@@ -14,9 +14,9 @@ the inverse of the solved map is the exponential map of ψ, in closed form with 
 ∂_θ s = -J⁻¹ ∂_θ exp(∇ψ); nothing is differentiated through iterations.
 
 Uniqueness. Stationary points of y ↦ c(x, y) + ψ(y) are the preimages of x under exp(∇ψ). There is exactly one for each
-x, the minimum, and s is a diffeomorphism, if and only if -ψ is strictly c-concave: |∇ψ| < π and ∇²_y c + ∇²ψ > 0 at
+x, the minimum, and s is a diffeomorphism, if -ψ is strictly c-concave: |∇ψ| < π, and ∇²_y c + ∇²ψ > 0 at y with
 x = exp_y(∇ψ(y)). Every `Potential` satisfies it for all parameters: families in closed form because spheres have
-non-negative cross-curvature, networks because |∇ψ| < s and |∇²ψ| < s with s < π/4 = s cot s at the boundary.
+non-negative cross-curvature, networks because |∇ψ| < s and ∇²ψ > -s, with s < s cot s ≤ ∇²c for s < π/4.
 
 Convergence. Newton's method in tangent coordinates with an Armijo rule on the distance from exp_y(∇ψ(y)) to x,
 started at y = x. That distance has no stationary point but the solution (and the antipode, its maximum), so the
