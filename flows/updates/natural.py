@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
 
 from flows import parallel
+from flows.bijection import Bijection
 from flows.distribution import Distribution, Transformed
 from flows.layers.integrated import IntegratedFlow
 from flows.updates.update import Problem, Report, Update
@@ -126,6 +128,9 @@ def sample_tangents(
         z, log_prob = flow.base.sample_with_log_prob(n, context, generator)
         pushed, tangents = flow.bijection.push_tangents(z, flow.base.score(z, context), context)
         return pushed.x, log_prob - pushed.log_det, tangents
+    if isinstance(flow, Transformed) and set(parameters) <= own:
+        z, (x, log_prob, score) = flow.sample_scored(n, context, generator)
+        return x, log_prob, _tangents(flow.bijection, z, flow.field.target.cotangent(x, score), context)
     x, log_prob = flow.sample_with_log_prob(n, context, generator)
     with torch.enable_grad():
         rows = [
@@ -135,6 +140,27 @@ def sample_tangents(
             for i in range(n)
         ]
     return x, log_prob, torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+
+
+def _tangents(bijection: Bijection, z: Tensor, covector: Tensor, context: Tensor | None) -> Tensor:
+    """∂_θ log q(x) at fixed x = f(z; θ), without the inverse: -∂_θ [log|det| + ⟨∇_x log q, f⟩] at fixed z.
+
+    All samples at once by `vmap`; one by one where the map looks at values.
+    """
+    trained = {name: p.detach() for name, p in bijection.named_parameters() if p.requires_grad}
+
+    def carried(parameters: dict[str, Tensor], z: Tensor, covector: Tensor, context: Tensor | None) -> Tensor:
+        x, log_det = functional_call(bijection, parameters, (z[None], None if context is None else context[None]))
+        return -log_det[0] - (covector.conj() * x[0]).real.sum()
+
+    slope = grad(carried)
+    try:
+        rows = vmap(slope, (None, 0, 0, None if context is None else 0))(trained, z, covector, context)
+    except RuntimeError:  # data-dependent control flow
+        told = [None] * len(z) if context is None else context
+        each = [slope(trained, *sample) for sample in zip(z, covector, told)]
+        rows = {name: torch.stack([row[name] for row in each]) for name in trained}
+    return torch.cat([rows[name].reshape(len(z), -1) for name in trained], 1)
 
 
 def _units(context: Tensor | None) -> tuple[Tensor, Tensor]:
