@@ -16,7 +16,7 @@ from lattices.fields import Circle, FieldSpace, Links, Real, Sphere, Target
 from lattices.gauge import CentreSymmetry, ChargeConjugation, GaugeInvariance
 from lattices.invariance import ColourPermutations, PointGroup, PointTransformation, SignFlip, Symmetry, Translations
 from lattices.lattice import Lattice
-from lattices.spins import GlobalRotations
+from lattices.spins import GlobalRotations, IndependentShifts
 
 
 @final
@@ -31,8 +31,8 @@ class White(Distribution):
         field: any field space.
         dtype: real type of the densities; samples have it too, or its complex partner on complex groups.
 
-    Symmetries: translations; the point group on sites; the sign flip on R, the global O(n) on circles and spheres; all
-    symmetries of gauge theory on links of a group.
+    Symmetries: translations; the point group on sites; the sign flip on R, the global O(n) on circles and spheres, with
+    shifts of every angle on its own; all symmetries of gauge theory on links of a group.
     """
 
     log_normaliser: Tensor
@@ -43,6 +43,7 @@ class White(Distribution):
         self.symmetries: tuple[Symmetry, ...] = (Translations(),) + (PointGroup(),) * (field.cells == "sites")
         self.symmetries += (SignFlip(),) * isinstance(target, Real)
         self.symmetries += (GlobalRotations(),) * (field.cells == "sites" and isinstance(target, Circle | Sphere))
+        self.symmetries += (IndependentShifts(),) * (field.cells == "sites" and isinstance(target, Circle))
         if isinstance(target, Links) and field.cells == "links":
             self.symmetries += (PointGroup(), GaugeInvariance(), ChargeConjugation(), CentreSymmetry())
         cells = math.prod(field.event_shape) // math.prod(target.shape)

@@ -98,9 +98,28 @@ class AngleShifts(Symmetry):
 
     direction: tuple[int, ...]
 
+    def implies(self, other: Symmetry) -> bool:
+        """Also every multiple of the direction."""
+        if not isinstance(other, AngleShifts) or len(other.direction) != len(self.direction):
+            return False
+        pairs = list(zip(self.direction, other.direction))
+        return any(other.direction) and all(a * d == b * c for a, b in pairs for c, d in pairs)
+
     def generators(self, field: FieldSpace) -> list[Transformation]:
         """The shift by one radian, which generates densely."""
         return [Shift(tuple(map(float, self.direction)))]
+
+
+@dataclass(frozen=True)
+class IndependentShifts(Symmetry):
+    """A shift of its own for every angle: the symmetry of the uniform distribution on a torus."""
+
+    def implies(self, other: Symmetry) -> bool:
+        return isinstance(other, IndependentShifts | AngleShifts)
+
+    def generators(self, field: FieldSpace) -> list[Transformation]:
+        """One shift by the square roots of 2, 3, …: with π, they are as good as independent."""
+        return [Shift(tuple(math.sqrt(k + 2) for k in range(field.lattice.volume)))]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from flows import parallel
-from flows.bijection import Bijection
+from flows.bijection import Bijection, Chain, Scored
 from flows.distribution import Distribution, Transformed
 from flows.layers.integrated import IntegratedFlow
 from flows.updates.update import Problem, Report, Update
@@ -117,21 +117,22 @@ def sample_tangents(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Samples x, log q(x) and ∂_θ log q(x) at fixed x.  -> (n, *event), (n,), (n, n_parameters)
 
-    Flows that define `sample_tangents`, or bijections that define `push_tangents`, are asked for them; of others
-    (small ones!) the log-density is differentiated sample by sample.
+    Flows that define `sample_tangents`, bases that define `tangents` and bijections that define `push_tangents` are
+    asked for them; other bijections are differentiated forwards, all samples at once; other densities (small ones!)
+    sample by sample.
     """
-    parameters = _trained(flow)
     if hasattr(flow, "sample_tangents"):
         return flow.sample_tangents(n, context, generator)
-    own = set(flow.bijection.parameters()) if isinstance(flow, Transformed) else set()
-    if isinstance(flow, Transformed) and hasattr(flow.bijection, "push_tangents") and set(parameters) == own:
+    if isinstance(flow, Transformed) and (not _trained(flow.base) or _knows_tangents(flow.base)):
         z, log_prob = flow.base.sample_with_log_prob(n, context, generator)
-        pushed, tangents = flow.bijection.push_tangents(z, flow.base.score(z, context), context)
+        pushed, tangents = push_tangents(flow.bijection, z, flow.base.score(z, context), context)
+        if _trained(flow.base):
+            tangents = torch.cat([flow.base.tangents(z, context), tangents], 1)
         return pushed.x, log_prob - pushed.log_det, tangents
-    if isinstance(flow, Transformed) and set(parameters) <= own:
-        z, (x, log_prob, score) = flow.sample_scored(n, context, generator)
-        return x, log_prob, _tangents(flow.bijection, z, flow.field.target.cotangent(x, score), context)
     x, log_prob = flow.sample_with_log_prob(n, context, generator)
+    if _knows_tangents(flow):
+        return x, log_prob, flow.tangents(x, context)
+    parameters = _trained(flow)
     with torch.enable_grad():
         rows = [
             torch.autograd.grad(
@@ -140,6 +141,34 @@ def sample_tangents(
             for i in range(n)
         ]
     return x, log_prob, torch.stack([torch.cat([g.flatten() for g in row]) for row in rows])
+
+
+def push_tangents(
+    bijection: Bijection, z: Tensor, score: Tensor, context: Tensor | None
+) -> tuple[Scored, Tensor]:  # -> …, (batch, n_parameters)
+    """`Bijection.push_score`, and the tangents ∂_θ log q(x) at fixed x, in the order of the trained parameters."""
+    if isinstance(bijection, Chain):
+        log_det, columns = z.real.new_zeros(len(z)), []
+        for layer in bijection.layers:
+            (z, step, score), own = push_tangents(layer, z, score, context)  # type: ignore[arg-type]
+            log_det = log_det + step
+            columns.append(own)
+        return Scored(z, log_det, score), torch.cat(columns, 1)
+    if hasattr(bijection, "push_tangents") and _all_trained(bijection):
+        return bijection.push_tangents(z, score, context)
+    pushed = bijection.push_score(z, score, context)
+    if not _trained(bijection):
+        return pushed, z.real.new_zeros(len(z), 0)
+    covector = bijection.codomain.target.cotangent(pushed.x, pushed.score)
+    return pushed, _tangents(bijection, z, covector, context)
+
+
+def _knows_tangents(flow: Distribution) -> bool:
+    return hasattr(flow, "tangents") and _all_trained(flow)
+
+
+def _all_trained(module: nn.Module) -> bool:
+    return all(p.requires_grad for p in module.parameters())
 
 
 def _tangents(bijection: Bijection, z: Tensor, covector: Tensor, context: Tensor | None) -> Tensor:
@@ -197,7 +226,7 @@ def _curvature_scale(diagonal: Tensor, flow: Distribution) -> Tensor:
     return torch.cat(scales)
 
 
-def _trained(flow: Distribution) -> list[nn.Parameter]:
+def _trained(flow: nn.Module) -> list[nn.Parameter]:
     return [p for p in flow.parameters() if p.requires_grad]
 
 
