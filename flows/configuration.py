@@ -16,16 +16,41 @@ from flows import architectures, objectives, runs, updates
 from flows.architectures.architecture import Architecture
 from flows.architectures.continuous import Continuous
 from flows.architectures.gauge_continuous import GaugeContinuous
+from flows.architectures.sphere import SphereFlow
+from flows.architectures.spin_continuous import SpinContinuous
+from flows.architectures.torus import TorusFlow
 from flows.bases import GaussianField
 from flows.distribution import Transformed
+from flows.quantities.densities import is_density
 from flows.updates.natural import NaturalGradient
 from flows.updates.update import Problem, Update
 from lattices.action import Action
+from lattices.fields import Circle, Sphere
 from lattices.theories import theories
+from lattices.theories.clock import ClockSpins
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-ARCHITECTURES: dict[str, type[Architecture]] = {"sites": Continuous, "links": GaugeContinuous}
-"""What a flow is made of unless something else is asked for, by where the fields of the theory live."""
+ARCHITECTURES: dict[str, type[Architecture]] = {
+    "sites": Continuous,
+    "links": GaugeContinuous,
+    "spins": SpinContinuous,
+    "sphere": SphereFlow,
+    "torus": TorusFlow,
+}
+"""What a flow is made of unless something else is asked for, by the `kind` of its target."""
+
+
+def kind(theory: Action) -> str:
+    """Numbers on "sites", a group on "links", "spins" on a lattice, one point of a "sphere" or a "torus"."""
+    field = theory.field
+    if isinstance(field.target, ClockSpins):
+        raise ValueError(
+            f"expected fields with a density, got {theory} of discrete angles: "
+            "train xy with a crystal field, e.g. --crystal 5 --directions 6, or sample by local updates and clusters"
+        )
+    if is_density(theory):
+        return "sphere" if isinstance(field.target, Sphere) else "torus"
+    return "spins" if isinstance(field.target, Circle | Sphere) and field.cells == "sites" else field.cells
 
 
 @dataclass(frozen=True)
@@ -34,7 +59,7 @@ class Configuration:
 
     Args:
         theory: the action of the target.
-        architecture: the recipe of the flow; None for the one of `ARCHITECTURES`.
+        architecture: the recipe of the flow; None for the one of `ARCHITECTURES`, by the kind of theory.
         update: the rule that improves it.
         n_steps: number of updates.
         seed: of the initial parameters and of all samples.
@@ -53,7 +78,7 @@ class Configuration:
 
     def __post_init__(self) -> None:
         if self.architecture is None and isinstance(self.theory, Action):
-            object.__setattr__(self, "architecture", ARCHITECTURES[self.theory.field.cells]())
+            object.__setattr__(self, "architecture", ARCHITECTURES[kind(self.theory)]())
         for name, noun in (("theory", Action), ("architecture", Architecture), ("update", Update)):
             if not isinstance(getattr(self, name), noun):
                 got = type(getattr(self, name)).__name__

@@ -21,7 +21,7 @@ from flows.layers.plaquette_features import from_coordinates, to_coordinates
 from flows.quantities import quantities
 from flows.report import Corrected, HMCRun
 from lattices.action import Action
-from lattices.fields import FieldSpace
+from lattices.fields import Circle, FieldSpace, Sphere
 from lattices.loops import matrices
 from lattices.statistics import reweighted_mean
 
@@ -98,7 +98,7 @@ def exact_checks(flow: Transformed, action: Action, tolerance: float, generator:
     back, back_log_det = flow.bijection.inverse(x)
     yield Check("inverse: |f⁻¹(f(z)) - z|", _apart(action.field, back, z), tolerance)
     yield Check("inverse: |log det f + log det f⁻¹|", _worst(log_det + back_log_det), tolerance)
-    if _coordinates(action.field, z[:1]).numel() <= LARGEST_JACOBIAN[action.field.cells]:
+    if _coordinates(action.field, z[:1], z[:1]).numel() <= LARGEST_JACOBIAN[action.field.cells]:
         yield Check("Jacobian: |log det - autograd|", _worst(log_det[:1] - _log_det(flow, z[:1])), tolerance)
     if isinstance(flow.bijection, IntegratedFlow):
         error = float(flow.bijection.integration_error(z, log_prob=flow.base.log_prob).max())
@@ -139,27 +139,45 @@ def statistical_checks(corrected: Corrected, forward: Tensor, action: Action, le
 
 
 def _log_det(flow: Transformed, z: Tensor) -> Tensor:  # (1, *event) -> (1,)
-    """log|det ∂x/∂z| by automatic differentiation, in the tangent spaces of a group at z and at x."""
+    """log|det ∂x/∂z| by automatic differentiation, in orthonormal coordinates of the tangent spaces at z and at x."""
     field, end = flow.field, flow.bijection(z)[0]
 
     def moved(xi: Tensor) -> Tensor:  # (1, *cells, dim) -> (1, *cells, dim)
-        v = from_coordinates(field, xi, z.dtype) if field.cells == "links" else xi
-        x = flow.bijection(field.exp(z, v))[0]
-        return _coordinates(field, x @ end.mH if x.is_complex() else x)
+        x = flow.bijection(field.exp(z, _tangent(field, z, xi)))[0]
+        return _coordinates(field, x @ end.mH if x.is_complex() else x, end)
 
-    jacobian = torch.func.jacrev(moved, chunk_size=64)(torch.zeros_like(_coordinates(field, z)))
+    jacobian = torch.func.jacrev(moved, chunk_size=64)(torch.zeros_like(_coordinates(field, z, z)))
     size = math.isqrt(jacobian.numel())
     return torch.linalg.slogdet(jacobian.reshape(1, size, size)).logabsdet
 
 
-def _coordinates(field: FieldSpace, v: Tensor) -> Tensor:  # (..., *target) -> (..., *dim)
-    """Of elements of an algebra in its orthonormal basis; real fields are their own."""
-    return to_coordinates(field, v) if field.cells == "links" else v
+def _tangent(field: FieldSpace, x: Tensor, xi: Tensor) -> Tensor:  # (..., *dim) -> (..., *target)
+    """The tangent vector at x with the given coordinates."""
+    if field.cells == "links":
+        return from_coordinates(field, xi, x.dtype)
+    return (_frame(x) @ xi[..., None])[..., 0] if isinstance(field.target, Sphere) else xi
+
+
+def _coordinates(field: FieldSpace, v: Tensor, x: Tensor) -> Tensor:  # (..., *target) -> (..., *dim)
+    """Of elements of an algebra in its orthonormal basis, of vectors in the frame at x; numbers are their own."""
+    if field.cells == "links":
+        return to_coordinates(field, v)
+    return (v[..., None, :] @ _frame(x))[..., 0, :] if isinstance(field.target, Sphere) else v
+
+
+def _frame(x: Tensor) -> Tensor:  # (..., n + 1) -> (..., n + 1, n)
+    """Orthonormal tangent vectors at the points of a sphere: the reflection that takes the last axis to ±x."""
+    last = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    normal = x + last[-1] * torch.where(x[..., -1:] < 0, -1.0, 1.0)
+    reflection = last - 2 * normal[..., :, None] * normal[..., None, :] / normal.square().sum(-1)[..., None, None]
+    return reflection[..., :-1]
 
 
 def _apart(field: FieldSpace, x: Tensor, y: Tensor) -> float:
     """The largest difference of two fields; angles are the same modulo 2π."""
-    return _worst(matrices(field, x) - matrices(field, y) if field.cells == "links" else x - y)
+    if field.cells == "links":
+        return _worst(matrices(field, x) - matrices(field, y))
+    return _worst(field.exp(x, -y) if isinstance(field.target, Circle) else x - y)
 
 
 def _worst(difference: Tensor) -> float:

@@ -8,9 +8,10 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
 from flows.architectures.architecture import Architecture
-from flows.configuration import ARCHITECTURES, Configuration, recipes
+from flows.configuration import ARCHITECTURES, Configuration, kind, recipes
 from flows.updates.natural import NaturalGradient
 from flows.updates.update import Update
+from lattices.action import Action
 from lattices.theories import theories
 
 
@@ -22,15 +23,20 @@ def command_line(configuration: Configuration, name: str) -> str:
     for part, noun in (("architecture", Architecture), ("update", Update)):
         value = getattr(configuration, part)
         choice = _name(recipes(noun), value)
-        if choice != default_recipe(part, configuration.theory.field.cells):
+        if choice != default_recipe(part, type(configuration.theory)):
             words += [f"--{part}", choice]
         words += _flags(value, f"{part}.")
     return shlex.join(words)
 
 
-def default_recipe(part: str, cells: str = "sites") -> str:
-    """The architecture or update, by name, that a run is made of unless something else is asked for."""
-    noun, chosen = (Architecture, ARCHITECTURES[cells]) if part == "architecture" else (Update, NaturalGradient)
+def default_recipe(part: str, theory: type[Action] | None = None) -> str:
+    """The architecture or update, by name, that a run is made of unless something else is asked for.
+
+    Args:
+        theory: whose first example tells where its fields live; by default numbers on sites.
+    """
+    used = "sites" if theory is None else kind(next(theory.examples()))
+    noun, chosen = (Architecture, ARCHITECTURES[used]) if part == "architecture" else (Update, NaturalGradient)
     return next(name for name, cls in recipes(noun).items() if cls is chosen)
 
 
@@ -38,8 +44,10 @@ _PLAIN = ("n_steps", "seed", "dtype", "start_from")
 
 
 def default_name(theory: Any) -> str:
-    """The name of a run that was given none: theory and extents, e.g. "phi4-8x8"."""
-    return f"{_name(theories(), theory)}-{'x'.join(map(str, theory.field.lattice.extents))}"
+    """The name of a run that was given none: theory and extents, "phi4-8x8", or manifold, "sphere-mixture-s2"."""
+    field, used = theory.field, kind(theory)
+    size = {"sphere": lambda: f"s{field.target.n}", "torus": lambda: f"t{field.lattice.volume}"}.get(used)
+    return f"{_name(theories(), theory)}-{size() if size else 'x'.join(map(str, field.lattice.extents))}"
 
 
 def _name(known: dict[str, type], value: Any) -> str:

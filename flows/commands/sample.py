@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ from lattices.action import Action
 
 LARGEST_SHARE = 0.05
 """Of all weight, in one sample, up to which error bars are believed."""
+
+LARGEST_ENSEMBLE = 10**7
+"""Numbers, of all fields together, up to which the fields are kept to draw one of them."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ def main(arguments: Sequence[str]) -> None:
     out = options.out and ensemble_path(options.out)
     trained = options.source.load()
     generator = parallel.rank_generator(options.source.seed, "sampling", options.source.device)
-    corrected = correct(trained.flow, trained.action, options.n, generator, keep_fields=out is not None)
+    keep = out is not None or options.n * math.prod(trained.action.field.event_shape) <= LARGEST_ENSEMBLE
+    corrected = correct(trained.flow, trained.action, options.n, generator, keep)
     if parallel.rank() > 0:
         return
     columns, exact = corrected.columns(trained.action), exact_values(trained.action)

@@ -18,6 +18,7 @@ from flows.configuration import Configuration, recipes
 from flows.trained import read_config
 from flows.training import Settings, fit
 from flows.updates.update import Update
+from lattices.action import Action
 from lattices.theories import theories
 
 
@@ -30,7 +31,7 @@ class Training:
         seed: of the initial parameters and of all samples.
         dtype: precision of the training; results are quoted in float64 in any case.
         start_from: a run directory or pretrained model to carry parameters over from, e.g. of a smaller lattice.
-        name: of the run; by default theory and extents, e.g. phi4-8x8.
+        name: of the run; by default theory and extents or manifold, e.g. phi4-8x8, sphere-mixture-s2.
         runs: the directory that holds runs.
         resume: continue the run of that name where it was stopped.
         checkpoint_every: updates between checkpoints.
@@ -52,10 +53,10 @@ def main(arguments: Sequence[str]) -> None:
     """Train a flow for a theory; the architecture and the update are chosen by name, and bring their own options."""
     words, chosen = list(arguments), {}
     for part, noun in (("architecture", Architecture), ("update", Update)):
-        chosen[part] = _choice(words, part, recipes(noun), default_recipe(part, _cells(words)))
+        chosen[part] = _choice(words, part, recipes(noun), default_recipe(part, _theory(words)))
     parts = {name: (Annotated[recipe, tyro.conf.arg(name=name)], recipe()) for name, recipe in chosen.items()}
     options = parse_theory(
-        words, "train", {"training": (Annotated[Training, FLAT], Training()), **parts}, _description(_cells(words))
+        words, "train", {"training": (Annotated[Training, FLAT], Training()), **parts}, _description(_theory(words))
     )
     train(_configuration(options), options.training)
 
@@ -108,10 +109,9 @@ def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _cells(words: Sequence[str]) -> str:
-    """Where the fields of the theory named first live: on sites, or on links."""
-    known = theories().get(words[0] if words else "")
-    return next(known.examples()).field.cells if known else "sites"
+def _theory(words: Sequence[str]) -> type[Action] | None:
+    """The theory named first."""
+    return theories().get(words[0] if words else "")
 
 
 def _choice(words: list[str], part: str, known: dict[str, type], name: str) -> type:
@@ -127,9 +127,9 @@ def _choice(words: list[str], part: str, known: dict[str, type], name: str) -> t
     return known[name]
 
 
-def _description(cells: str) -> str:
+def _description(theory: type[Action] | None) -> str:
     listed = "\n".join(
-        f"--{part} NAME: {', '.join(recipes(noun))} (default: {default_recipe(part, cells)})"
+        f"--{part} NAME: {', '.join(recipes(noun))} (default: {default_recipe(part, theory)})"
         for part, noun in (("architecture", Architecture), ("update", Update))
     )
     return f"Train a flow for a theory.\n\n{listed}"

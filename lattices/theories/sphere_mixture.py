@@ -16,6 +16,7 @@ from lattices.invariance import PointGroup, SiteSign, Symmetry, Translations
 from lattices.lattice import Lattice
 from lattices.theories.mixtures import check_weights, log_mixture, rows
 
+ROUNDING = 1e-14
 FOUR_ON_S2 = ((0.7, 1.5), (-1.0, 1.0), (0.6, 5.0), (-0.7, 4.0))  # latitude, longitude
 FOUR_ON_S3 = ((1.7, -1.5, 2.3), (-3.0, 1.0, 3.0), (0.6, -2.6, 4.5), (-2.5, 3.0, 5.0))  # hyperspherical angles
 
@@ -47,6 +48,7 @@ class SphereMixture(Action):
         lengths = means.norm(dim=1, keepdim=True)
         if not (lengths > 0).all():
             raise ValueError(f"expected centres that are directions, got one of length 0 in {centres}: leave it out")
+        lengths = torch.where((lengths - 1).abs() < ROUNDING, 1.0, lengths)  # dividing twice changes the last digit
         object.__setattr__(self, "centres", _flat((means / lengths).tolist()))
         check_weights(self, len(means))
 
