@@ -6,6 +6,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Iterator
 from functools import cache
 from typing import final
 
@@ -62,7 +63,7 @@ class SphereHarmonics(Harmonics):
     References: Vilenkin (1968), Special Functions and the Theory of Group Representations, IX.3.
     """
 
-    table: Tensor  # (n, M, D + 2): the polynomials of ∂_0 f … ∂_D f, and of Δf
+    table: Tensor  # (n, D + 2, M): the polynomials of ∂_0 f … ∂_D f, and of f
     parents: Tensor  # (M - 1,): which monomial of the degree below, times which component, every monomial is
     factors: Tensor
 
@@ -78,37 +79,47 @@ class SphereHarmonics(Harmonics):
         self.register_buffer("factors", torch.tensor([w[-1] for w in words[1:]]), persistent=False)
         eigenvalues = torch.tensor([l * (l + dimension - 1) for _, l in functions], dtype=torch.float64)
         self.register_buffer("eigenvalues", eigenvalues, persistent=False)
-        table = _derivatives([f for f, _ in functions], words)
-        table[..., -1] *= -eigenvalues[:, None]
-        self.register_buffer("table", table, persistent=False)
+        self.register_buffer("table", _derivatives([f for f, _ in functions], words), persistent=False)
 
     def values(self, x: Tensor) -> Tensor:
-        return -(self.table[..., -1] @ self._monomials(_unit(x))).mT / self.eigenvalues
+        return (self.table[:, -1] @ self._monomials(_unit(x))).mT
 
     def forward(self, coefficients: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         unit = _unit(x)
-        polynomials = torch.einsum("ej,jma->eam", coefficients, self.table)
-        *gradient, laplacian = torch.einsum("eam,me->ae", polynomials, self._monomials(unit))
-        slope = torch.stack(gradient, -1)
-        return slope - (slope * unit).sum(-1, keepdim=True) * unit, laplacian
+        gradient = torch.einsum("ej,jam->eam", coefficients, self.table[:, :-1])
+        laplacian = -(coefficients * self.eigenvalues) @ self.table[:, -1]
+        polynomials = torch.cat([gradient, laplacian[:, None]], 1)
+        *slopes, divergence = torch.einsum("eam,me->ae", polynomials, self._monomials(unit))
+        return _tangential(unit, torch.stack(slopes, -1)), divergence
 
     def stein(self, x: Tensor, score: Tensor) -> Tensor:
         unit = _unit(x)
-        tangential = score - (score * unit).sum(-1, keepdim=True) * unit
-        weights = torch.cat([tangential, score.new_ones(len(score), 1)], 1)
-        products = self._monomials(unit)[:, None] * weights.mT  # (M, D + 2, batch)
-        return (self.table.flatten(1) @ products.flatten(0, 1)).mT
+        both = torch.stack(self._slopes(unit, _tangential(unit, score)))
+        values, slopes = self.table[:, -1] @ both
+        return slopes.mT - self.eigenvalues * values.mT
 
     def combine(self, rows: Tensor) -> None:
-        self.table = torch.einsum("ij,jma->ima", rows, self.table)
+        self.table = torch.einsum("ij,jam->iam", rows, self.table)
         self.eigenvalues = rows.square() @ self.eigenvalues
 
     def _monomials(self, x: Tensor) -> Tensor:  # (batch, D + 1) -> (M, batch)
         """Every monomial is one of the degree below times a component."""
         variables, levels = x.mT.contiguous(), [x.new_ones(1, len(x))]
-        for parents, factors in zip(self.parents.split(self.sizes), self.factors.split(self.sizes)):
+        for parents, factors in self._recursion():
             levels.append(levels[-1][parents] * variables[factors])
         return torch.cat(levels)
+
+    def _slopes(self, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:  # -> (M, batch), (M, batch)
+        """The monomials, and their derivatives along s by the product rule."""
+        x, s = x.mT.contiguous(), s.mT.contiguous()
+        values, slopes = [torch.ones_like(x[:1])], [torch.zeros_like(x[:1])]
+        for parents, factors in self._recursion():
+            slopes.append(slopes[-1][parents] * x[factors] + values[-1][parents] * s[factors])
+            values.append(values[-1][parents] * x[factors])
+        return torch.cat(values), torch.cat(slopes)
+
+    def _recursion(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self.parents.split(self.sizes), self.factors.split(self.sizes))
 
 
 @final
@@ -156,7 +167,10 @@ class TorusHarmonics(Harmonics):
         return (slopes * along - values * self.squares) @ self.combination.mT
 
     def combine(self, rows: Tensor) -> None:
-        self.combination = rows @ self.combination
+        combination = rows @ self.combination
+        kept = combination.unflatten(1, (-1, 2)).abs().amax((0, 2)) > 1e-12  # the others move nothing
+        self.combination, self.waves = combination[:, kept.repeat_interleave(2)], self.waves[kept]
+        self.squares = self.squares[kept.repeat_interleave(2)]
         self.eigenvalues = rows.square() @ self.eigenvalues
 
     def _waves(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (batch, D) -> (batch, 2 w), (batch, 2 w)
@@ -292,14 +306,14 @@ def _moments(powers: Tensor) -> Tensor:  # (m, n) -> (m, m)
 
 
 def _derivatives(functions: list[Polynomial], words: list[tuple[int, ...]]) -> Tensor:
-    """Coefficients of the words in ∂_0 f … ∂_{n-1} f and f.  -> (n_functions, n_words, n + 1)"""
+    """Coefficients of the words in ∂_0 f … ∂_{n-1} f and f.  -> (n_functions, n + 1, n_words)"""
     place, n = {word: i for i, word in enumerate(words)}, 1 + max(map(max, words[1:]))
-    table = torch.zeros(len(functions), len(words), n + 1, dtype=torch.float64)
+    table = torch.zeros(len(functions), n + 1, len(words), dtype=torch.float64)
     for j, f in enumerate(functions):
         for word, c in f.items():
-            table[j, place[word], n] = c
+            table[j, n, place[word]] = c
             for i, power in Counter(word).items():
-                table[j, place[_without(word, i)], i] = power * c
+                table[j, i, place[_without(word, i)]] = power * c
     return table
 
 
@@ -311,3 +325,7 @@ def _without(word: tuple[int, ...], variable: int) -> tuple[int, ...]:
 
 def _unit(x: Tensor) -> Tensor:
     return x / x.norm(dim=-1, keepdim=True)
+
+
+def _tangential(x: Tensor, v: Tensor) -> Tensor:
+    return v - (v * x).sum(-1, keepdim=True) * x
