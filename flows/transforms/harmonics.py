@@ -135,7 +135,6 @@ class TorusHarmonics(Harmonics):
     """
 
     waves: Tensor  # (w, D)
-    squares: Tensor  # (2 w,): |m|²
     combination: Tensor  # (n, 2 w): of the cosine and sine of every wave
 
     def __init__(self, dimension: int, degree: int) -> None:
@@ -146,31 +145,29 @@ class TorusHarmonics(Harmonics):
         length = {m: sum(k * k for k in m) for m in box}
         half = [m for m, square in length.items() if 0 < square <= degree**2 and next(k for k in m if k) > 0]
         waves = torch.tensor(sorted(half, key=lambda m: (length[m], m)), dtype=torch.float64)
-        squares = waves.square().sum(1).repeat_interleave(2)
         self.register_buffer("waves", waves, persistent=False)
-        self.register_buffer("eigenvalues", squares, persistent=False)
-        self.register_buffer("squares", squares.clone(), persistent=False)
-        self.register_buffer("combination", math.sqrt(2) * torch.eye(len(squares), dtype=waves.dtype), persistent=False)
+        self.register_buffer("eigenvalues", waves.square().sum(1).repeat_interleave(2), persistent=False)
+        self.register_buffer("combination", math.sqrt(2) * torch.eye(2 * len(waves)).to(waves), persistent=False)
 
     def values(self, x: Tensor) -> Tensor:
         return self._waves(x)[0] @ self.combination.mT
 
     def forward(self, coefficients: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         values, slopes = self._waves(x)
-        amplitudes = coefficients @ self.combination
-        along = (slopes * amplitudes).unflatten(1, (-1, 2)).sum(2)
-        return along @ self.waves, -(values * (amplitudes * self.squares)).sum(1)
+        along = (slopes * (coefficients @ self.combination)).unflatten(1, (-1, 2)).sum(2)
+        laplacian = -(coefficients * self.eigenvalues) @ self.combination
+        return along @ self.waves, (values * laplacian).sum(1)
 
     def stein(self, x: Tensor, score: Tensor) -> Tensor:
         values, slopes = self._waves(x)
         along = (score @ self.waves.mT).repeat_interleave(2, 1)
-        return (slopes * along - values * self.squares) @ self.combination.mT
+        slopes, values = torch.stack([slopes * along, values]) @ self.combination.mT
+        return slopes - self.eigenvalues * values
 
     def combine(self, rows: Tensor) -> None:
         combination = rows @ self.combination
         kept = combination.unflatten(1, (-1, 2)).abs().amax((0, 2)) > 1e-12  # the others move nothing
         self.combination, self.waves = combination[:, kept.repeat_interleave(2)], self.waves[kept]
-        self.squares = self.squares[kept.repeat_interleave(2)]
         self.eigenvalues = rows.square() @ self.eigenvalues
 
     def _waves(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (batch, D) -> (batch, 2 w), (batch, 2 w)
