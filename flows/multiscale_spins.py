@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations_with_replacement
 from typing import final
 
 import torch
@@ -30,17 +29,17 @@ class MultiscaleSpins(Distribution):
 
         q(s) = Π_x e^{h_x·s_x} / λ(|h_x|),    h_x = Σ_j θ_j F_j(x),    λ(h) = ∫ e^{h·s} ds
 
-    The features F_j are O(n) vectors made of the parents: H_a, the mean over an orbit a of displacements, and the
-    products H_a (H_b·H_c) of the nearest orbits. On an even lattice half of the spins come last, given all their
-    neighbours: their conditional density is exact for nearest neighbours, and what is left to learn is the rest, with
-    an interaction that is weaker: one decimation after the other. Densities and independent samples cost V; every
-    level is an exponential family, so that its tangents ∂_θ log q are closed. Train it by `NaturalGradient`, alone or
-    as the base of a flow: draws are made by rejection, and nothing is differentiated through them.
+    The features F_j are O(n) vectors made of the parents: the means of s_y over an orbit of displacements y, and the
+    means of s_y (s_z·s_w) over an orbit of three of the nearest. On an even lattice half of the spins come last, given
+    all their neighbours: their conditional density is exact for nearest neighbours, and what is left to learn is the
+    rest, with an interaction that is weaker: one decimation after the other. Densities and independent samples cost V;
+    every level is an exponential family, so that its tangents ∂_θ log q are closed. Train it by `NaturalGradient`,
+    alone or as the base of a flow: draws are made by rejection, and nothing is differentiated through them.
 
     Args:
         field: angles or unit vectors on sites.
         n_orbits: orbits of parents that a spin looks at.
-        n_cubic: nearest orbits that enter products.
+        n_near: nearest parents that enter products.
         n_context: number of couplings that θ depends on, polynomially.
         context_degree: of these polynomials.
         dtype: of samples and densities.
@@ -54,35 +53,32 @@ class MultiscaleSpins(Distribution):
     symmetries: tuple[Symmetry, ...] = (GlobalRotations(),)
 
     def __init__(
-        self, field: FieldSpace, n_orbits: int = 8, n_cubic: int = 2, n_context: int = 0, context_degree: int = 2,
+        self, field: FieldSpace, n_orbits: int = 8, n_near: int = 8, n_context: int = 0, context_degree: int = 2,
         dtype: torch.dtype = torch.float64,
     ) -> None:  # fmt: skip
         super().__init__()
         self.n_components, self.field = require_spins(field), field
-        if n_cubic < 0:
-            raise ValueError(f"expected n_cubic >= 0, got {n_cubic}: 2 is a good start")
-        self.n_cubic, self.n_context, self.context_degree = n_cubic, n_context, context_degree
-        self.levels = Multiscale(field.lattice, n_orbits).levels
+        self.n_context, self.context_degree = n_context, context_degree
+        self.levels = Multiscale(field.lattice, n_orbits, n_near).levels
         for number, level in enumerate(self.levels):
-            self.register_buffer(f"sites_{number}", level.sites, persistent=False)
-            self.register_buffer(f"parents_{number}", level.parents, persistent=False)
-            self.register_buffer(f"weights_{number}", level.weights.to(dtype), persistent=False)
-        self.sizes = [self._n_features(level) for level in self.levels]
+            for name, tensor in zip(Level._fields[1:], level[1:]):
+                tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
+                self.register_buffer(f"{name}_{number}", tensor, persistent=False)
+        self.sizes = [len(level.orbits) + len(level.triples) for level in self.levels]
         rows = len(monomials(n_context, context_degree))
         self.theta = nn.Parameter(torch.zeros(rows, sum(self.sizes), dtype=dtype))
 
     @classmethod
     def of(
-        cls, action: XY | ON, n_orbits: int = 8, n_cubic: int = 2, dtype: torch.dtype = torch.float64
+        cls, action: XY | ON, n_orbits: int = 8, n_near: int = 8, dtype: torch.dtype = torch.float64
     ) -> MultiscaleSpins:
         """With the exact field for the last half of the spins, and a guess for others: 4dβ/3 times the nearest mean."""
         if not isinstance(action, XY | ON):
             raise ValueError(f"expected XY or ON, got {action}: start from MultiscaleSpins(action.field)")
-        made, strength = cls(action.field, n_orbits, n_cubic, dtype=dtype), 2 * len(action.extents) * action.beta
+        made, strength = cls(action.field, n_orbits, n_near, dtype=dtype), 2 * len(action.extents) * action.beta
         with torch.no_grad():
             for own, level in zip(made.theta[0].split(made.sizes), made.levels):
-                nearest = level.parents[0, 0, 0]
-                distance = _steps_between(action.field.lattice, int(level.sites[0]), int(nearest))
+                distance = _steps_between(action.field.lattice, int(level.sites[0]), int(level.parents[0, 0]))
                 own[0] = strength if level.label[0] == 0 else 2 / 3 * (abs(strength) if distance % 2 == 0 else strength)
         return made
 
@@ -126,16 +122,8 @@ class MultiscaleSpins(Distribution):
     def extra_repr(self) -> str:
         return f"{self.field.target}, {self.field.lattice}, {len(self.levels)} levels, {self.theta.numel()} parameters"
 
-    def _n_features(self, level: Level) -> int:
-        near = self._n_near(level)
-        return len(level.parents) + near * near * (near + 1) // 2
-
-    def _n_near(self, level: Level) -> int:
-        """How many orbits enter products: none in the last half, which is exact without."""
-        return min(self.n_cubic, len(level.parents)) if level.label[0] else 0
-
     def _level(self, number: int) -> Level:
-        names = (f"{name}_{number}" for name in ("sites", "parents", "weights"))
+        names = (f"{name}_{number}" for name in Level._fields[1:])
         return Level(self.levels[number].label, *map(self.get_buffer, names))
 
     def _thetas(self, context: Tensor | None) -> tuple[Tensor, ...]:  # -> (1 or batch, n_features) of each level
@@ -154,14 +142,15 @@ class MultiscaleSpins(Distribution):
 
     def _features(self, s: Tensor, number: int) -> Tensor:  # -> (batch, n_features, sites, n)
         level = self._level(number)
-        means = (s[:, level.parents] * level.weights.unsqueeze(-1)).sum(3)  # (batch, K, sites, n)
-        near = means[:, : self._n_near(level)]
-        pairs = list(combinations_with_replacement(range(near.shape[1]), 2))
-        if not pairs:
+        parents = s[:, level.parents] * level.present.unsqueeze(-1)  # (batch, sites, m, n)
+        means = torch.einsum("km,bxmc->bkxc", level.orbits, parents)
+        if not len(level.triples):
             return means
-        b, c = map(list, zip(*pairs))
-        products = (near[:, b] * near[:, c]).sum(-1, keepdim=True)
-        return torch.cat([means, (near[:, :, None] * products[:, None]).flatten(1, 2)], 1)
+        near = parents[:, :, : level.triples.shape[1]]
+        z, w = torch.triu_indices(near.shape[2], near.shape[2], 1, device=s.device)
+        products = (near @ near.mT)[..., z, w]
+        strengths = torch.einsum("typ,bxp->btxy", level.triples, products)
+        return torch.cat([means, torch.einsum("btxy,bxyc->btxc", strengths, near)], 1)
 
     @classmethod
     def examples(cls) -> Iterator[MultiscaleSpins]:

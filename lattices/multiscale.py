@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, combinations, permutations, product
 from typing import NamedTuple
 
 import torch
@@ -12,21 +13,26 @@ from torch import Tensor
 
 from lattices.lattice import Lattice
 
+Step = tuple[int, ...]
+"""A displacement."""
+
+Signed = tuple[tuple[int, int], ...]
+"""A signed permutation: for every axis of the image, where it comes from and its sign."""
+
 Class = tuple[int, tuple[int, ...], int]
 """(stage, which axes are between two coarse sites, half): sites of one class are filled together. The stage is the
 logarithm of the spacing of the coarser grid; 0 stands for the last class of an even lattice, all its odd sites."""
 
 
 class Level(NamedTuple):
-    """Sites that are filled together, and their parents in K orbits of displacements, the nearest orbit first.
-
-    Sites without any parent in an orbit have zero weights there; padded entries point to the origin with weight zero.
-    """
+    """Sites that are filled together, and their parents at m displacements, the nearest first."""
 
     label: Class
     sites: Tensor  # (n,) int64, in storage order
-    parents: Tensor  # (K, n, m) int64
-    weights: Tensor  # (K, n, m) float64, the mean over the orbit: 1 over the number of its parents
+    parents: Tensor  # (n, m) int64; the origin where there is no parent
+    present: Tensor  # (n, m) float64: 1, or 0 where there is no parent
+    orbits: Tensor  # (K, m) float64: means over the displacements of one orbit
+    triples: Tensor  # (T, near, pairs) float64: means over orbits of (y; z < w) among the nearest displacements
 
 
 @dataclass(frozen=True)
@@ -37,17 +43,21 @@ class Multiscale:
     those displaced along an even number of axes, then those along an odd number; each class is filled in two halves,
     like a checkerboard. The last class on an even lattice holds all odd sites, whose nearest neighbours are all there.
 
+    Orbits are those of the reflections of the axes, and of their permutations where all axes play the same part.
+
     Args:
         lattice: any box.
-        n_orbits: the number of orbits of parents that a site looks at, nearest first; the last class has only one.
+        n_orbits: orbits of parents that a site looks at, nearest first; the last class looks at one.
+        n_near: parents that enter triples, whole orbits of them; the last class has no triples.
     """
 
     lattice: Lattice
     n_orbits: int = 8
+    n_near: int = 8
 
     def __post_init__(self) -> None:
-        if self.n_orbits < 1:
-            raise ValueError(f"expected n_orbits >= 1, got {self.n_orbits}: nearest parents are the least")
+        if self.n_orbits < 1 or self.n_near < 0:
+            raise ValueError(f"expected n_orbits >= 1 and n_near >= 0, got {self}: nearest parents are the least")
 
     @cached_property
     def levels(self) -> list[Level]:
@@ -85,24 +95,43 @@ class Multiscale:
         return stages + 1, (0,) * len(x), number
 
     def _level(self, label: Class, sites: list[int], filled: list[int]) -> Level:
-        extents = torch.tensor(self.lattice.extents)
-        x = self.lattice.coordinates()
-        steps = (x[filled] - x[sites][:, None]) % extents
-        steps = torch.minimum(steps, extents - steps)  # (n, parents, d)
-        if self._symmetric(label):
-            steps = steps.sort(-1).values
-        keys = [[tuple(step) for step in row] for row in steps.tolist()]
-        orbits = sorted({key for row in keys for key in row}, key=lambda key: (sum(n * n for n in key), key))
-        kept = orbits[: self.n_orbits if label[0] else 1]
-        chosen = [[[p for p, key in zip(filled, row) if key == orbit] for row in keys] for orbit in kept]
-        width = max(len(parents) for row in chosen for parents in row)
-        index = [[parents + [0] * (width - len(parents)) for parents in row] for row in chosen]
-        weight = [[[1 / max(1, len(p))] * len(p) + [0.0] * (width - len(p)) for p in row] for row in chosen]
-        return Level(label, torch.tensor(sites), torch.tensor(index), torch.tensor(weight, dtype=torch.float64))
+        x, group, last = self.lattice.coordinates(), self._group(label), label[0] == 0
+        rows = (x[filled] - x[sites][:, None]).tolist()
+        at = [{self._folded(step): parent for step, parent in zip(row, filled)} for row in rows]
+        orbit = {step: self._orbit((step,), group) for step in set(chain(*at))}
+        orbits = sorted(set(orbit.values()), key=lambda key: (_norm(key[0]), key))[: 1 if last else self.n_orbits]
+        steps = [step for key in orbits for step in sorted(orbit) if orbit[step] == key]
+        reach = max((_norm(step) for step in steps[: self.n_near]), default=-1)
+        near = [step for step in steps if _norm(step) <= reach and not last]
+        return Level(
+            label,
+            torch.tensor(sites),
+            torch.tensor([[row.get(step, 0) for step in steps] for row in at]),
+            torch.tensor([[float(step in row) for step in steps] for row in at], dtype=torch.float64),
+            _means([orbit[step] for step in steps]),
+            self._triples(near, group),
+        )
 
-    def _symmetric(self, label: Class) -> bool:
-        """Whether all axes play the same part in a class of a box of equal sides."""
-        return len(set(self.lattice.extents)) == 1 and len(set(label[1])) == 1
+    def _triples(self, steps: list[Step], group: list[Signed]) -> Tensor:  # -> (T, near, pairs)
+        pairs = list(combinations(steps, 2))
+        keys = [self._orbit((y, *sorted(pair)), group) for y in steps for pair in pairs]
+        return _means(keys).reshape(-1 if keys else 0, len(steps), len(pairs))
+
+    def _orbit(self, steps: tuple[Step, ...], group: list[Signed]) -> tuple[Step, ...]:
+        """The first of all images of one displacement, or of (y; z, w), whose last two are exchanged freely."""
+        images = ([self._folded([sign * step[mu] for mu, sign in g]) for step in steps] for g in group)
+        return min((image[0], *sorted(image[1:])) for image in images)
+
+    def _folded(self, step: Sequence[int]) -> Step:
+        """-L/2 < d ≤ L/2."""
+        return tuple((n + (size - 1) // 2) % size - (size - 1) // 2 for n, size in zip(step, self.lattice.extents))
+
+    def _group(self, label: Class) -> list[Signed]:
+        """Reflections, with permutations of the axes of a square box that play the same part in a class."""
+        axes = range(self.lattice.dimension)
+        alike = len(set(self.lattice.extents)) == len(set(label[1])) == 1
+        orders = permutations(axes) if alike else [tuple(axes)]
+        return [tuple(zip(order, signs)) for order in orders for signs in product((1, -1), repeat=len(axes))]
 
     @classmethod
     def examples(cls) -> Iterator[Multiscale]:
@@ -112,3 +141,15 @@ class Multiscale:
         yield cls(Lattice((5,)), n_orbits=2)
         yield cls(Lattice((3, 3)))
         yield cls(Lattice((2, 4, 4)))
+
+
+def _norm(step: Step) -> int:
+    return sum(n * n for n in step)
+
+
+def _means(keys: list[tuple[Step, ...]]) -> Tensor:  # -> (K, len(keys))
+    """The averages over equal keys, in order of appearance."""
+    kinds = list(dict.fromkeys(keys))
+    members = torch.zeros(len(kinds), len(keys), dtype=torch.float64)
+    members[[kinds.index(key) for key in keys], range(len(keys))] = 1
+    return members / members.sum(1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The continuous flow of spins on spanning trees, or on independent spins."""
+"""The continuous flow of spins, on spins drawn from coarse to fine, along spanning trees, or independently."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ from flows.architectures.architecture import Architecture
 from flows.bases import White
 from flows.distribution import Distribution, Transformed
 from flows.layers.spin_continuous import SpinContinuousFlow, SpinFlowSpec
+from flows.multiscale_spins import MultiscaleSpins
 from flows.spanning_trees import SpanningTrees
 from lattices.action import Action
 from lattices.spins import require_spins
 from lattices.theories.on import ON
 from lattices.theories.xy import XY
 
-BASES = ("best", "trees", "uniform")
+BASES = ("best", "multiscale", "trees", "uniform")
 
 
 @dataclass(frozen=True)
 class SpinContinuous(Architecture):
-    """`SpinContinuousFlow` on `SpanningTrees.of(action)`, or on `White(action.field)`.
+    """`SpinContinuousFlow` on `MultiscaleSpins`, trained together; or on `SpanningTrees`, or `White(action.field)`.
+
+    From coarse to fine is by far the best base; the two others keep translations and the point group.
 
     Args:
         n_powers: K of the zonal features and currents of bonds.
@@ -31,17 +34,21 @@ class SpinContinuous(Architecture):
         n_times: Legendre polynomials in time.
         n_steps: integration steps.
         method: "rk4", "dopri5" or "dop853".
-        base: "trees" (of XY and O(n)), "uniform", or "best": trees where there are any.
+        base: "multiscale", "trees" (of XY and O(n)), "uniform"; "best" is multiscale.
+        n_orbits: orbits of parents that a spin of the multiscale base looks at.
+        n_near: nearest parents that enter its products.
         n_context: number of couplings the flow is conditioned on.
     """
 
     n_powers: int = 2
     radius: float | None = 2.0
     pair_radius: float | None = None
-    n_times: int = 2
-    n_steps: int = 4
+    n_times: int = 1
+    n_steps: int = 3
     method: str = "rk4"
     base: str = "best"
+    n_orbits: int = 8
+    n_near: int = 8
     n_context: int = 0
 
     def __post_init__(self) -> None:
@@ -55,12 +62,17 @@ class SpinContinuous(Architecture):
         return Transformed(self._base(action, dtype), flow)
 
     def _base(self, action: Action, dtype: torch.dtype) -> Distribution:
-        if self.base == "uniform" or (self.base == "best" and not isinstance(action, XY | ON)):
+        if self.base == "uniform":
             return White(action.field, dtype)
-        return SpanningTrees.of(action, dtype)  # type: ignore[arg-type]
+        if self.base == "trees":
+            return SpanningTrees.of(action, dtype)  # type: ignore[arg-type]
+        if self.n_context or not isinstance(action, XY | ON):
+            return MultiscaleSpins(action.field, self.n_orbits, self.n_near, self.n_context, dtype=dtype)
+        return MultiscaleSpins.of(action, self.n_orbits, self.n_near, dtype)
 
     @classmethod
     def examples(cls) -> Iterator[SpinContinuous]:
-        """The defaults, and a local conditional flow."""
+        """The defaults, trees, and a local conditional flow."""
         yield cls()
+        yield cls(base="trees", n_times=2)
         yield cls(n_powers=1, radius=1.0, pair_radius=2.0, n_context=1, base="uniform")
