@@ -106,7 +106,7 @@ class SphereHarmonics(Harmonics):
         """Every monomial is one of the degree below times a component."""
         variables, levels = x.mT.contiguous(), [x.new_ones(1, len(x))]
         for parents, factors in self._recursion():
-            levels.append(levels[-1][parents] * variables[factors])
+            levels.append(levels[-1].index_select(0, parents) * variables.index_select(0, factors))
         return torch.cat(levels)
 
     def _slopes(self, x: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:  # -> (M, batch), (M, batch)
@@ -114,8 +114,9 @@ class SphereHarmonics(Harmonics):
         x, s = x.mT.contiguous(), s.mT.contiguous()
         values, slopes = [torch.ones_like(x[:1])], [torch.zeros_like(x[:1])]
         for parents, factors in self._recursion():
-            slopes.append(slopes[-1][parents] * x[factors] + values[-1][parents] * s[factors])
-            values.append(values[-1][parents] * x[factors])
+            value, slope, factor = values[-1][parents], slopes[-1][parents], x[factors]
+            slopes.append(slope * factor + value * s[factors])
+            values.append(value * factor)
         return torch.cat(values), torch.cat(slopes)
 
     def _recursion(self) -> Iterator[tuple[Tensor, Tensor]]:
