@@ -1,4 +1,4 @@
-"""`latflow train | sample | hmc | free-energy | check`: the command line; each command is a file of flows/commands."""
+"""`latflow train | fit | sample | hmc | free-energy | check`: the command line; a file of flows/commands for each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from importlib import import_module
 COMMANDS = {
     "train": "train a flow for a theory:  latflow train phi4 --extents 8 8 --mass-squared -4 --quartic 8",
     "sample": "exactly corrected samples of a trained flow:  latflow sample runs/phi4-8x8 -n 100000",
+    "fit": "a density for observed points of a sphere or a torus:  latflow fit sphere directions.npz",
     "hmc": "Hamiltonian Monte Carlo for a theory:  latflow hmc phi4 --extents 8 8 --mass-squared -4 --quartic 8",
     "free-energy": "log Z of a trained flow's target from both sides:  latflow free-energy runs/phi4-8x8",
     "check": "verify a trained flow, pass or fail with numbers:  latflow check runs/phi4-8x8",

@@ -16,10 +16,10 @@ from flows import architectures, objectives, runs, updates
 from flows.architectures.architecture import Architecture
 from flows.architectures.continuous import Continuous
 from flows.architectures.gauge_continuous import GaugeContinuous
-from flows.architectures.sphere import SphereFlow
+from flows.architectures.harmonic import Harmonic
 from flows.architectures.spin_continuous import SpinContinuous
-from flows.architectures.torus import TorusFlow
 from flows.bases import GaussianField
+from flows.data import Points
 from flows.distribution import Transformed
 from flows.quantities.densities import is_density
 from flows.updates.natural import NaturalGradient
@@ -34,8 +34,8 @@ ARCHITECTURES: dict[str, type[Architecture]] = {
     "sites": Continuous,
     "links": GaugeContinuous,
     "spins": SpinContinuous,
-    "sphere": SphereFlow,
-    "torus": TorusFlow,
+    "sphere": Harmonic,
+    "torus": Harmonic,
 }
 """What a flow is made of unless something else is asked for, by the `kind` of its target."""
 
@@ -115,9 +115,9 @@ class Configuration:
             raise ValueError(
                 f"expected the keys of a configuration, got {', '.join(data) or 'none'}: is it config.json?"
             )
-        known = {
-            "theory": theories().values(),
-            "architecture": recipes(Architecture).values(),
+        known: dict[str, list[type]] = {
+            "theory": [*theories().values(), Points],
+            "architecture": [*recipes(Architecture).values()],
             "update": [*recipes(Update).values(), *_dataclasses(objectives)],
         }
         names = [f.name for f in fields(cls) if f.name in data]

@@ -19,7 +19,7 @@ CONVENTIONS = {
     "C(t)": "sum of <phi_x phi_y> over all y at distance t along the last axis; of spins see time_slice_correlator",
     "P": "mean of Re Tr P / N over all plaquettes",
     "|L|": "modulus of the mean Polyakov loop Tr L / N around the shortest axes",
-    "Q": "geometric charge of U(1) in d = 2, clover charge in d = 4; of O(3) spins the area covered on the sphere / 4 pi",
+    "Q": "geometric charge of U(1) in d = 2, clover charge in d = 4, area covered by O(3) spins / 4 pi",
     "E": "-sum of s.s' over nearest neighbours, per site",
     "V⟨m²⟩": "V <|m|^2>, m the mean spin: the structure factor at zero momentum",
     "ξ": "second moment: sqrt(S(0)/S(k) - 1) / 2 sin(k/2), k = 2 pi / L along the longest axes",

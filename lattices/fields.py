@@ -45,6 +45,10 @@ class Target(ABC):
     def distance_from(self, x: Tensor) -> Tensor:
         """How far each value is from the manifold: 0 on it."""
 
+    def project(self, x: Tensor) -> Tensor:
+        """The nearest value on the manifold; the geodesic of no velocity, where that brings values back."""
+        return self.exp(x, torch.zeros_like(x))
+
     def gradient(self, x: Tensor, derivative: Tensor) -> Tensor:
         """The tangent vector g with df = ⟨g, v⟩ for all v, from the derivative of f that autograd gives."""
         return derivative
@@ -127,6 +131,12 @@ class Sphere(Target):
     def distance_from(self, x: Tensor) -> Tensor:
         return (x.norm(dim=-1) - 1).abs()
 
+    def project(self, x: Tensor) -> Tensor:
+        length = x.norm(dim=-1, keepdim=True)
+        if not (length > 0).all():
+            raise ValueError("expected vectors with a direction, got one of length 0 or NaN: leave it out")
+        return x / length
+
     def gradient(self, x: Tensor, derivative: Tensor) -> Tensor:
         return derivative - (derivative * x).sum(-1, keepdim=True) * x
 
@@ -165,6 +175,9 @@ class Links(Target):
         unit = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
         special = (torch.linalg.det(x) - 1).abs()[..., None, None]
         return torch.maximum((x.mH @ x - unit).abs(), special)
+
+    def project(self, x: Tensor) -> Tensor:
+        return self.group.project(x)
 
     def gradient(self, x: Tensor, derivative: Tensor) -> Tensor:
         """-½ [x D†], projected on the algebra: df = Re Tr(D† v x)."""
@@ -255,7 +268,8 @@ class FieldSpace:
         if bad:
             raise ValueError(
                 f"expected finite fields on {self.target}, got NaN, Inf or values off the manifold in "
-                f"{len(bad)} of {len(x)} configurations (first: number {bad[0]}): check where they come from"
+                f"{len(bad)} of {len(x)} configurations (first: number {bad[0]}): check where they come from; "
+                "x = field.target.project(x) brings finite ones back"
             )
         return x
 

@@ -14,9 +14,8 @@ from flows.architectures.architecture import Architecture
 from flows.architectures.continuous import Continuous
 from flows.architectures.coupling import CouplingFlow
 from flows.architectures.gauge_continuous import GaugeContinuous
-from flows.architectures.sphere import SphereFlow
+from flows.architectures.harmonic import Harmonic
 from flows.architectures.spin_continuous import SpinContinuous
-from flows.architectures.torus import TorusFlow
 from flows.commands.command_line import command_line, default_name, default_recipe
 from flows.configuration import Configuration, recipes
 from flows.objectives import ReverseKL
@@ -110,9 +109,9 @@ def test_mistakes_are_named(changes: dict, message: str) -> None:
         (U1Gauge((2, 2), 1.0), GaugeContinuous, "u1-gauge-2x2"),
         (XY((2, 3), 1.0), SpinContinuous, "xy-2x3"),
         (ON((4,), 4, 1.0), SpinContinuous, "on-4"),
-        (SphereMixture(), SphereFlow, "sphere-mixture-s2"),
-        (TorusMixture((1.0, 2.0, 3.0), 3), TorusFlow, "torus-mixture-t3"),
-        (TorusCorrelated(), TorusFlow, "torus-correlated-t2"),
+        (SphereMixture(), Harmonic, "sphere-mixture-s2"),
+        (TorusMixture((1.0, 2.0, 3.0), 3), Harmonic, "torus-mixture-t3"),
+        (TorusCorrelated(), Harmonic, "torus-correlated-t2"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

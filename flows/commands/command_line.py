@@ -35,7 +35,11 @@ def default_recipe(part: str, theory: type[Action] | None = None) -> str:
     Args:
         theory: whose first example tells where its fields live; by default numbers on sites.
     """
-    used = "sites" if theory is None else kind(next(theory.examples()))
+    return recipe_of_kind("sites" if theory is None else kind(next(theory.examples())), part)
+
+
+def recipe_of_kind(used: str, part: str = "architecture") -> str:
+    """The same, by the kind of theory."""
     noun, chosen = (Architecture, ARCHITECTURES[used]) if part == "architecture" else (Update, NaturalGradient)
     return next(name for name, cls in recipes(noun).items() if cls is chosen)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from flows import parallel, runs
 from flows.commands.parsing import parse, say
 from flows.commands.sample import Source
+from flows.data import Points
 from flows.distribution import Distribution
 from flows.free_energy import bar, bounds, log_z
 from flows.report import Corrected, HMCRun, correct, exact_values
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str]) -> None:
     if options.n < 2 or options.every < 1:
         raise ValueError(f"expected -n >= 2 and --every >= 1, got {options.n} and {options.every}: raise them")
     trained = options.source.load()
+    if isinstance(trained.action, Points):
+        raise ValueError(f"expected the target of a theory, got a density known by its points, {options.source.run}")
     generator = parallel.rank_generator(options.source.seed, "free energy", options.source.device)
     corrected, forward = both_sides(trained, options.n, options.hmc, options.every, generator)
     if parallel.rank() > 0:

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> None:
     """Train a flow for a theory; the architecture and the update are chosen by name, and bring their own options."""
     words, chosen = list(arguments), {}
     for part, noun in (("architecture", Architecture), ("update", Update)):
-        chosen[part] = _choice(words, part, recipes(noun), default_recipe(part, _theory(words)))
+        chosen[part] = choice(words, part, recipes(noun), default_recipe(part, _theory(words)))
     parts = {name: (Annotated[recipe, tyro.conf.arg(name=name)], recipe()) for name, recipe in chosen.items()}
     options = parse_theory(
         words, "train", {"training": (Annotated[Training, FLAT], Training()), **parts}, _description(_theory(words))
@@ -66,7 +66,7 @@ def train(configuration: Configuration, training: Training) -> Path:
     directory = training.runs / (training.name or default_name(configuration.theory))
     problem = configuration.build()
     problem.flow.to(training.device)
-    parallel.from_main(lambda: _open(directory, configuration.resolved(), training))
+    parallel.from_main(lambda: open_run(directory, configuration.resolved(), training.resume, training.device))
     n_parameters = sum(p.numel() for p in problem.flow.parameters() if p.requires_grad)
     say(f"training {n_parameters} parameters for {configuration.theory}")
     generator = torch.Generator(training.device).manual_seed(configuration.seed)
@@ -85,10 +85,10 @@ def _configuration(options: Any) -> Configuration:
     return Configuration(options.theory, options.architecture, options.update, **shared)
 
 
-def _open(directory: Path, configuration: Configuration, training: Training) -> None:
+def open_run(directory: Path, configuration: Configuration, resume: bool, device: str) -> None:
     """Write config.json and environment.json; refuse to overwrite a run, or to resume another one."""
     if (directory / "config.json").exists():
-        if not training.resume:
+        if not resume:
             raise ValueError(f"expected a new run, got {directory}, which exists: pass --resume, or another --name")
         before, now = _flat(read_config(directory)), _flat(runs.plain(configuration.to_dict()))
         changed = [key for key in now if key != "n_steps" and before.get(key) != now[key]]
@@ -98,7 +98,7 @@ def _open(directory: Path, configuration: Configuration, training: Training) -> 
                 f"expected {key} = {before.get(key)} as in {directory}, got {now[key]}: resume with the same"
             )
     runs.write_config(directory, configuration.to_dict())
-    runs.write_environment(directory, configuration.seed, training.device)
+    runs.write_environment(directory, configuration.seed, device)
 
 
 def _flat(data: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -114,7 +114,7 @@ def _theory(words: Sequence[str]) -> type[Action] | None:
     return theories().get(words[0] if words else "")
 
 
-def _choice(words: list[str], part: str, known: dict[str, type], name: str) -> type:
+def choice(words: list[str], part: str, known: dict[str, type], name: str) -> type:
     """Take `--part NAME` out of the words, or the default."""
     flag = f"--{part}"
     for i, word in enumerate(words):

@@ -52,16 +52,19 @@ class DensityQuantities(Quantities):
             return [f"⟨{x}⟩" for x in coordinates] + [f"⟨{x}²⟩" for x in coordinates]
         return [f"⟨{function} {_phase(wave)}⟩" for function in ("cos", "sin") for wave in self.waves]
 
+    def moments(self, x: Tensor) -> Tensor:  # (batch, *event) -> (batch, n)
+        """The numbers called `names`; they need no energy."""
+        points = x.flatten(1)
+        if isinstance(self.action.field.target, Sphere):
+            return torch.cat([points, points.square()], 1)
+        phases = points @ points.new_tensor(self.waves).mT
+        return torch.cat([phases.cos(), phases.sin()], 1)
+
     def measure(self, x: Tensor) -> dict[str, Tensor]:  # (batch, *event) -> {name: (batch, …)}
         """The moments, the points themselves, and |∇S|² - ∇²S."""
-        field, points, force = self.action.field, x.flatten(1), self.action.force(x)
-        if isinstance(field.target, Sphere):
-            moments = torch.cat([points, points.square()], 1)
-        else:
-            phases = points @ points.new_tensor(self.waves).mT
-            moments = torch.cat([phases.cos(), phases.sin()], 1)
-        balance = field.target.inner(force, force).flatten(1).sum(1) - laplacian(self.action, x)
-        return {"moments": moments, "points": points, "first": moments[:, 0], "schwinger_dyson": balance}
+        moments, force = self.moments(x), self.action.force(x)
+        balance = self.action.field.target.inner(force, force).flatten(1).sum(1) - laplacian(self.action, x)
+        return {"moments": moments, "points": x.flatten(1), "first": moments[:, 0], "schwinger_dyson": balance}
 
     def rows(self, measured: Mapping[str, Tensor], average: Average) -> dict[str, Estimate]:
         rows = {name: mean(average, values) for name, values in zip(self.names, measured["moments"].unbind(-1))}
