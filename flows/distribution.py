@@ -25,6 +25,7 @@ class Distribution(BaseDistribution, ABC):
 
     field: FieldSpace
     symmetries: tuple[Symmetry, ...] = ()
+    differentiable_draws: bool = True  # as functions of the parameters; False where they are drawn by rejection
 
     @abstractmethod
     def sample_with_log_prob(

@@ -51,6 +51,7 @@ class MultiscaleSpins(Distribution):
 
     theta: nn.Parameter
     symmetries: tuple[Symmetry, ...] = (GlobalRotations(),)
+    differentiable_draws = False
 
     def __init__(
         self, field: FieldSpace, n_orbits: int = 8, n_near: int = 8, n_context: int = 0, context_degree: int = 2,
@@ -87,14 +88,18 @@ class MultiscaleSpins(Distribution):
     ) -> tuple[Tensor, Tensor]:
         generator = default_generator(self.theta.device) if generator is None else generator
         context = matched_context(context, n, self.theta.dtype, self.n_context)
+        x = self._drawn(n, context, generator)
+        return x, self.log_prob(x, context)
+
+    @torch.no_grad()
+    def _drawn(self, n: int, context: Tensor | None, generator: torch.Generator) -> Tensor:  # -> (n, *event)
         s = self.theta.new_zeros(n, self.field.lattice.volume, self.n_components)
         s[:, 0] = von_mises_fisher(s[:, 0], generator)
         for number, theta in enumerate(self._thetas(context)):
             s[:, self._level(number).sites] = von_mises_fisher(self._local_field(s, number, theta), generator)
         x = torch.atan2(s[..., 1], s[..., 0]) if isinstance(self.field.target, Circle) else s
         x = x.reshape(n, *self.field.event_shape)
-        x = self.field.exp(x, torch.zeros_like(x))
-        return x, self.log_prob(x, context)
+        return self.field.exp(x, torch.zeros_like(x))
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:  # (batch, *event) -> (batch,)
         s = self._vectors(x)

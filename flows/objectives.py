@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from flows.distribution import Distribution
 from flows.updates.update import Problem
 
 
@@ -48,6 +49,7 @@ class ReverseKL:
 
     def __call__(self, problem: Problem, n: int, generator: torch.Generator) -> Loss:
         _require_samples(n)
+        _require_differentiable_draws(problem)
         context = problem.context(n, generator)
         return (_path if self.path_gradient else _reparametrised)(problem, n, context, generator)
 
@@ -137,3 +139,12 @@ class LogVariance:
 def _require_samples(n: int) -> None:
     if n < 2:
         raise ValueError(f"expected at least 2 samples, got {n}: averages and variances need more")
+
+
+def _require_differentiable_draws(problem: Problem) -> None:
+    base: Distribution = getattr(problem.flow, "base", problem.flow)
+    if not base.differentiable_draws and any(p.requires_grad for p in base.parameters()):
+        raise ValueError(
+            f"expected draws that can be differentiated, got a trained {type(base).__name__}: "
+            "use NaturalGradient or LogVariance, or freeze the base with requires_grad_(False)"
+        )
