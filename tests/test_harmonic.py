@@ -17,7 +17,7 @@ from flows.configuration import Configuration
 from flows.distribution import Transformed
 from flows.layers.harmonic import HarmonicFlow, HarmonicSpec
 from flows.training import fit
-from flows.transforms.harmonics import Harmonics, SphereHarmonics, TorusHarmonics, harmonics
+from flows.transforms.harmonics import Harmonics, SphereHarmonics, TorusHarmonics, harmonics, n_harmonics
 from flows.updates.natural import NaturalGradient
 from lattices.action import Action
 from lattices.fields import Circle, FieldSpace, Real, Sphere
@@ -133,10 +133,18 @@ def test_on_the_sphere_they_span_the_irreducible_representations_of_rotations() 
         torch.testing.assert_close(matrix @ matrix.mT, torch.eye(2 * l + 1, dtype=torch.float64), rtol=0, atol=1e-10)
 
 
-def test_waves_are_half_the_lattice_in_a_ball() -> None:
+def test_waves_are_half_the_whole_vectors_of_a_ball() -> None:
     assert [len(TorusHarmonics(2, degree).waves) for degree in (1, 2, 3, 4)] == [2, 6, 14, 24]
-    assert len(TorusHarmonics(3, 1).waves) == 3
     assert len(TorusHarmonics(1, 7).waves) == 7
+    assert len(TorusHarmonics(30, 1).waves) == 30
+    waves = TorusHarmonics(3, 3).waves
+    assert len(torch.cat([waves, -waves]).unique(dim=0)) == 2 * len(waves)
+
+
+@pytest.mark.parametrize("field", SPHERES + TORI, ids=str)
+def test_harmonics_are_counted_before_they_are_made(field: FieldSpace) -> None:
+    for degree in (1, 2, 4):
+        assert n_harmonics(field, degree) == len(harmonics(field, degree).eigenvalues)
 
 
 # -------------------------------------------------------------------------------------------------------- the flow
@@ -271,10 +279,12 @@ def test_the_architecture_keeps_the_symmetries_of_the_action() -> None:
     action = TorusCorrelated((1, 1))
     flow = Harmonic(degree=4).build(action)
     assert flow.symmetries == action.symmetries
-    assert flow.bijection.theta.shape == (1, 4, 4)
+    assert flow.bijection.theta.shape == (1, 2, 4)
     x = flow.sample(3, generator=seeded())
     torch.testing.assert_close(flow.log_prob(x), flow.base.log_prob(x))
     assert Harmonic(degree=2, n_times=1).build(SphereMixture()).bijection.theta.shape == (1, 1, 8)
+    usual = [Harmonic().build(action) for action in (SphereMixture(), SphereMixture.four_on_su2(), TorusMixture())]
+    assert [flow.bijection.spec.degree for flow in usual] == [8, 6, 7]
 
 
 # --------------------------------------------------------------------------------------------------------- training
@@ -319,7 +329,7 @@ def test_natural_steps_learn_mixtures(action: Action, architecture: Harmonic, n:
         (lambda: harmonics(BALL, 2.5), ValueError, "whole degree >= 1"),  # type: ignore[arg-type]
         (lambda: harmonics(BALL, 3, (GlobalRotations(),)), ValueError, "got 0 of degree"),
         (lambda: harmonics(BALL, 3, (CUBE,)), ValueError, "got 0 of degree"),
-        (lambda: harmonics(FieldSpace(Lattice((4, 4)), Circle()), 3), ValueError, "few waves"),
+        (lambda: harmonics(FieldSpace(Lattice((4, 4)), Circle()), 3), ValueError, "at most 5000 functions"),
         (lambda: HarmonicFlow(BALL, HarmonicSpec(n_context=1))(BALL.random(2, seeded())), ValueError, r"\(batch, 1\)"),
         (
             lambda: Transformed(White(BALL), HarmonicFlow(BALL)).log_prob(2 * BALL.random(2, seeded())),

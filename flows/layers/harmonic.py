@@ -32,7 +32,7 @@ class HarmonicSpec:
     """
 
     degree: int = 4
-    n_times: int = 3
+    n_times: int = 2
     n_context: int = 0
     context_degree: int = 2
     invariant_under: tuple[Symmetry, ...] = ()

@@ -140,12 +140,8 @@ class TorusHarmonics(Harmonics):
 
     def __init__(self, dimension: int, degree: int) -> None:
         super().__init__()
-        if (2 * degree + 1) ** dimension > 100 * MAX_FUNCTIONS:
-            raise ValueError(f"expected few waves, got degree {degree} on {dimension} angles: lower the degree")
-        box = itertools.product(range(-degree, degree + 1), repeat=dimension)
-        length = {m: sum(k * k for k in m) for m in box}
-        half = [m for m, square in length.items() if 0 < square <= degree**2 and next(k for k in m if k) > 0]
-        waves = torch.tensor(sorted(half, key=lambda m: (length[m], m)), dtype=torch.float64)
+        half = [m for m in _ball(dimension, degree**2) if m > (0,) * dimension]
+        waves = torch.tensor(sorted(half, key=lambda m: (sum(k * k for k in m), m)), dtype=torch.float64)
         self.register_buffer("waves", waves, persistent=False)
         self.register_buffer("eigenvalues", waves.square().sum(1).repeat_interleave(2), persistent=False)
         self.register_buffer("combination", math.sqrt(2) * torch.eye(2 * len(waves)).to(waves), persistent=False)
@@ -186,23 +182,50 @@ def harmonics(field: FieldSpace, degree: int, invariant_under: tuple[Symmetry, .
         degree: the highest l, or the longest m.
         invariant_under: claims; combinations that one of their generators changes are left out.
     """
+    n = n_harmonics(field, degree)
+    if n > MAX_FUNCTIONS:
+        raise ValueError(f"expected at most {MAX_FUNCTIONS} functions, got {n} of degree <= {degree}: lower the degree")
     sphere = isinstance(field.target, Sphere)
-    if field.cells != "sites" or not (isinstance(field.target, Circle) or (sphere and field.lattice.volume == 1)):
-        raise TypeError(f"expected angles on sites, or a single unit vector, got {field}: use a flow of spins instead")
-    if type(degree) is not int or degree < 1:
-        raise ValueError(f"expected a whole degree >= 1, got {degree!r}: 5 is a good start")
-    dimension = field.target.n if isinstance(field.target, Sphere) else field.lattice.volume
-    found: Harmonics = (SphereHarmonics if sphere else TorusHarmonics)(dimension, degree)
+    found: Harmonics = (SphereHarmonics if sphere else TorusHarmonics)(_dimension(field), degree)
     rows = _invariants(found, field, invariant_under)
+    if rows is not None and not len(rows):
+        raise ValueError(
+            f"expected invariant functions, got 0 of degree <= {degree} under {invariant_under}: raise the degree, or"
+            " ask for less symmetry"
+        )
     if rows is not None:
         found.combine(rows)
-    if not 1 <= len(found.eigenvalues) <= MAX_FUNCTIONS:
-        n = len(found.eigenvalues)
-        raise ValueError(
-            f"expected 1 to {MAX_FUNCTIONS} invariant functions, got {n} of degree <= {degree}: change the degree, or"
-            " the symmetries"
-        )
     return found
+
+
+def n_harmonics(field: FieldSpace, degree: int) -> int:
+    """How many functions of degree 1 … `degree` there are."""
+    if type(degree) is not int or degree < 1:
+        raise ValueError(f"expected a whole degree >= 1, got {degree!r}: 6 is a good start")
+    d = _dimension(field)
+    if isinstance(field.target, Sphere):
+        return math.comb(d + degree, d) + math.comb(d + degree - 1, d) - 1
+    by_square = [1] + [0] * degree**2
+    for _ in range(d):  # vectors of one more component, by their squared length
+        by_square = [
+            sum((2 - (k == 0)) * by_square[n - k * k] for k in range(math.isqrt(n) + 1)) for n in range(len(by_square))
+        ]
+    return sum(by_square) - 1
+
+
+def _dimension(field: FieldSpace) -> int:
+    single = isinstance(field.target, Sphere) and field.lattice.volume == 1
+    if field.cells != "sites" or not (isinstance(field.target, Circle) or single):
+        raise TypeError(f"expected angles on sites, or a single unit vector, got {field}: use a flow of spins instead")
+    return field.target.n if isinstance(field.target, Sphere) else field.lattice.volume
+
+
+def _ball(dimension: int, square: int) -> list[tuple[int, ...]]:
+    """The whole vectors with |m|² ≤ square."""
+    if not dimension:
+        return [()]
+    radius = math.isqrt(square)
+    return [(k, *m) for k in range(-radius, radius + 1) for m in _ball(dimension - 1, square - k * k)]
 
 
 # -------------------------------------------------------------------------------------------------- invariant functions
