@@ -2,10 +2,11 @@
 
     python benchmarks/all.py [--quick] [--only CASE ...]
 
-Runs the cases of scalar.py and gauge.py on the pretrained models, then transforms.py, layers.py, volume.py and
-`gauge.py cost`, each in a process of its own; a case without a pretrained model runs, and trains, where it is asked for
-by name. Writes runs/bench/table.md, every figure with its n and error, and runs/bench/results.json, everything that
-was printed. A benchmark that fails is reported and the others go on; the exit status then is 1.
+Runs the cases of scalar.py, gauge.py and manifolds.py on the pretrained models, then transforms.py, layers.py,
+volume.py, `gauge.py cost`, `manifolds.py peers` and `manifolds.py cost`, each in a process of its own; a case without a
+pretrained model runs, and trains, where it is asked for by name. Writes runs/bench/table.md, every figure with its n
+and error, and runs/bench/results.json, everything that was printed. A benchmark that fails is reported and the others
+go on; the exit status then is 1.
 """
 
 from __future__ import annotations
@@ -20,13 +21,23 @@ from pathlib import Path
 import cases
 import figures
 import gauge_cases
+import manifold_cases
 import timing
 
 from flows import pretrained
 
 HERE = Path(__file__).resolve().parent
-FIELDS = {"scalar": cases.CASES, "gauge": gauge_cases.CASES}
-BENCHMARKS = [*cases.CASES, *gauge_cases.CASES, "transforms", "layers", "volume", "cost"]
+FIELDS = {"scalar": cases.CASES, "gauge": gauge_cases.CASES, "manifolds": manifold_cases.CASES}
+TIMED = {
+    "transforms": ["transforms.py"],
+    "layers": ["layers.py"],
+    "volume": ["volume.py"],
+    "cost": ["gauge.py", "cost"],
+    "manifold-peers": ["manifolds.py", "peers"],
+    "manifold-cost": ["manifolds.py", "cost"],
+}
+TRAINED = [name for known in FIELDS.values() for name in known]
+BENCHMARKS = [*TRAINED, *TIMED]
 
 
 def command(name: str, quick: bool) -> list[str]:
@@ -35,13 +46,13 @@ def command(name: str, quick: bool) -> list[str]:
         if name in known:
             options = ["--pretrained"] * (name in pretrained.names()) + ["--no-peers"] * quick
             return [sys.executable, str(HERE / f"{script}.py"), name, "--json", *options]
-    script = ["gauge.py", "cost"] if name == "cost" else [f"{name}.py"]
-    return [sys.executable, str(HERE / script[0]), *script[1:], "--json"]
+    script, *words = TIMED[name]
+    return [sys.executable, str(HERE / script), *words, "--json"]
 
 
 def shipped() -> list[str]:
     """What runs if nothing is said: all but the cases without a pretrained model."""
-    return [name for name in BENCHMARKS if name not in gauge_cases.CASES or name in pretrained.names()]
+    return [name for name in BENCHMARKS if name not in TRAINED or name in pretrained.names() or name in cases.CASES]
 
 
 def run(name: str, quick: bool) -> figures.Result:

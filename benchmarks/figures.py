@@ -31,7 +31,9 @@ HEADER = "| benchmark | figure | value | error | n | to reach |\n|---|---|---|--
 def figures(result: Result) -> Iterator[Figure]:
     """All figures of one benchmark, by its `case`."""
     timed = {"transforms": spline, "layers": layers, "volume": volume, "cost": cost}
-    yield from timed.get(result["case"], gauge if "plaquette" in result else scalar)(result)
+    timed |= {"manifold-peers": circular_splines, "manifold-cost": dimensions}
+    trained = gauge if "plaquette" in result else manifold if "kl" in result else scalar
+    yield from timed.get(result["case"], trained)(result)
 
 
 def scalar(result: Result) -> Iterator[Figure]:
@@ -57,6 +59,23 @@ def gauge(result: Result) -> Iterator[Figure]:
         rates = [f"{peer['plaquette_per_second']:.4g} effective/s of P"]
         rates += [] if peer["q2_per_second"] is None else [f"{peer['q2_per_second']:.4g} of Q²"]
         yield Figure(case, peer["method"], ", ".join(rates), "", f"{peer['seconds']:.1f} s", peer["note"])
+
+
+def manifold(result: Result) -> Iterator[Figure]:
+    """The same of circles and spheres, with the KL divergence, one mean, and seconds for 10⁵ samples."""
+    case, n = result["case"], result["n"]
+    yield from _quality(result)
+    if result["kl"] is not None:
+        yield _divergence(case, result, result["kl_bar"])
+    yield _estimate(case, result["symbol"], result, "mean", "mean_reference")
+    if result["most_parameters"] is not None:
+        most, own = result["most_parameters"], result["parameters"]
+        yield Figure(case, "parameters", str(own), "", "", f"≤ {most}", own <= most)
+    iterations = f"{result['iterations']} iterations"
+    yield Figure(case, "1e5 samples", f"{result['seconds_per_1e5']:.3g} s", "", n, f"{iterations} of training")
+    for peer in result["peers"]:
+        rate = f"{peer['effective_per_second']:.4g} effective/s"
+        yield Figure(case, peer["method"], rate, "", f"{peer['seconds']:.1f} s", peer["note"])
 
 
 def spline(result: Result) -> Iterator[Figure]:
@@ -94,6 +113,37 @@ def cost(result: Result) -> Iterator[Figure]:
     for letter, fits in result["exponents"].items():
         for what, slope in fits.items():
             yield Figure("cost", f"{what}, exponent of {letter}", f"{slope:.2f}", "", "")
+
+
+def circular_splines(result: Result) -> Iterator[Figure]:
+    """Ratios of our circular splines to normflows', rounding errors, and what both learn."""
+    for row in result["rows"]:
+        if row["map"] != "normflows":
+            yield from _ratios(f"circular {row['kind']}", row)
+    for dtype, errors in result["rounding"].items():
+        for what, error in errors.items():
+            yield Figure("circular flow", f"rounding, {dtype}, {what}", f"{error:.1e}", "", "")
+    for row in result["learning"]:
+        name = f"{row['map']}, {row['parameters']} parameters, {row['iterations']} iterations"
+        yield _divergence(f"circular flow, {name}", row)
+        interval = f"[{row['ess_low']:.4f}, {row['ess_high']:.4f}]"
+        training = f"{row['seconds']:.0f} s of training"
+        yield Figure(f"circular flow, {name}", "ESS", f"{row['ess']:.4f}", interval, row["n"], training)
+
+
+def dimensions(result: Result) -> Iterator[Figure]:
+    """Time for 10⁴ samples by family and dimension, and the exponents of D."""
+    for row in result["rows"]:
+        where = f"{row['architecture']}, D = {row['dimension']}, 1e4 samples"
+        yield Figure("manifold-cost", where, f"{row['seconds']:.3g} s", f"{row['error']:.1g} s", row["n"])
+    for what, slope in result["exponents"].items():
+        yield Figure("manifold-cost", f"{what}, exponent of D", f"{slope:.2f}", "", "")
+
+
+def _divergence(case: str, result: Result, bar: float | None = None) -> Figure:
+    """KL(q|p), and what it has to be below."""
+    reach = ("", None) if bar is None else (f"≤ {bar}", result["kl"] <= bar)
+    return Figure(case, "KL", f"{result['kl']:.6f}", f"{result['kl_error']:.6f}", result["n"], *reach)
 
 
 def _quality(result: Result) -> Iterator[Figure]:
