@@ -149,6 +149,33 @@ def test_train_su2() -> None:
     assert max(abs(found[name]) for name in ("log_z_z", "plaquette_z", "loop_z")) < 4
 
 
+def test_train_xy() -> None:
+    found = example("train_xy").main((2, 3), n_steps=5, n_samples=4000, batch=256)
+    assert found["ess"] > 0.3
+    assert max(abs(found["log_z_z"]), abs(found["energy_z"])) < 4
+
+
+def test_torsion_angles(tmp_path: Path) -> None:
+    found = example("torsion_angles").main(600, n_steps=6, degree=3, batch=256, figure=tmp_path / "angles.png")
+    assert found["held_out"] > found["uniform"] + 1
+    assert found["below_truth"] < 0.4 + 3 * found["error"]
+    assert (tmp_path / "angles.png").stat().st_size > 10_000
+
+
+def test_directions() -> None:
+    found = example("directions").main(800, degree=4, n_steps=5, batch=256)
+    assert found["antipodal"] < found["none"]
+    assert found["antipodal_asymmetry"] < 1e-10
+    assert found["none_asymmetry"] > 1e-3
+
+
+def test_density_gallery(tmp_path: Path) -> None:
+    found = example("density_gallery").main(("T², a wave",), 3, 1000, 256, tmp_path / "gallery.png", degree=2)
+    assert found["kl T², a wave"] < 0.05
+    assert found["ess T², a wave"] > 0.9
+    assert (tmp_path / "gallery.png").stat().st_size > 10_000
+
+
 def test_mlrg_ising(tmp_path: Path) -> None:
     """Four sites squared: the critical coupling within the corrections of so small a lattice."""
     recipe = Recipe(frequencies=(1.2, 2.4), modulations=(1.2,), tails=(), n_times=2, n_steps=4, context_degree=1)

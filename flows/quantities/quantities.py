@@ -17,6 +17,9 @@ from flows.tables import Column
 from lattices.action import Action
 from lattices.statistics import Estimate
 
+ROUNDING = 1e-12
+"""Relative changes of a number that count as none."""
+
 Average = Callable[..., Estimate]
 """A function of averages: (function, *observables) -> Estimate."""
 
@@ -78,8 +81,8 @@ class Quantities(ABC):
 
 
 def mean(average: Average, values: Tensor) -> Estimate:
-    """⟨O⟩; what never moves has an unknown error: infinite."""
-    if values.numel() and bool((values == values.flatten()[0]).all()):
+    """⟨O⟩; what never moves, but for rounding, has an unknown error: infinite."""
+    if values.numel() and bool(values.max() - values.min() <= ROUNDING * values.abs().max()):
         return Estimate(float(values.flatten()[0]) + 0.0, math.inf, values.numel())
     return average(_same, values)
 
