@@ -48,7 +48,7 @@ ON_S2 = {
     "harmonic": Recipe(Harmonic(8, n_times=3), NaturalGradient(2000, chunk=1000, damping=3e-4), 40, "float32"),
     "recursive": Recipe(SphereFlow(), ADAM, 4000),
     "zonal": Recipe(SphereFlow("zonal", n_layers=8), NaturalGradient(1500, 500, 1e-2, 0.1), 100),
-    "concave": Recipe(PotentialFlow("concave", 3, 24), NaturalGradient(1500, 500, 1e-2, 0.1), 80),
+    "concave": Recipe(PotentialFlow("concave", 3, 24), NaturalGradient(2000, 500, 5e-3, 0.1), 120),
     "radial": Recipe(PotentialFlow("radial", 10, 4), NaturalGradient(800, 400, 2e-2, 0.1), 100),
     "polynomial": Recipe(PotentialFlow("polynomial", 10, 3), NaturalGradient(800, 400, 2e-2, 0.1), 100),
     "implicit": Recipe(PotentialFlow("implicit", 6, 10, (3,)), NaturalGradient(1300, 650, 2e-2, 0.1), 60),
@@ -65,7 +65,7 @@ ON_T2 = {
 """Every family of flows on T²."""
 
 HARMONIC_ON_S3 = Recipe(Harmonic(6, n_times=3), NaturalGradient(3000, chunk=1000, damping=3e-4), 40, "float32")
-SPINS = Recipe(SpinContinuous(), NaturalGradient(4096, chunk=512, damping=1e-3), 12, "float32")
+SPINS = Recipe(SpinContinuous(), NaturalGradient(3072, chunk=512, damping=1e-3), 10, "float32")
 FEW_SPINS = Recipe(SpinContinuous(), NaturalGradient(2048, chunk=1024, damping=1e-3), 8)
 S2, S3, T2 = SphereMixture(), SphereMixture.four_on_su2(), TorusMixture()
 
@@ -84,7 +84,7 @@ CASES = {
     "t2-correlated": Case(Recipe(TorusFlow(1, n_bins=2), TORUS, 40).on(TorusCorrelated()), 0.998),
     "t2-multimodal-coupling": Case(ON_T2["coupling"].on(T2), 0.998),
     "t2-multimodal-spline": Case(ON_T2["spline"].on(T2), 0.998),
-    "t2-multimodal-moebius": Case(ON_T2["moebius"].on(T2), None),
+    "t2-multimodal-moebius": Case(ON_T2["moebius"].on(T2), 0.998),
     "t2-multimodal-harmonic": Case(ON_T2["harmonic"].on(T2), 0.998),
     "xy-2": Case(FEW_SPINS.on(XY((2, 2), 1.0)), None),
     "xy-4": Case(FEW_SPINS.on(XY((4, 4), 1.0)), None),
