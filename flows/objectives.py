@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from flows.distribution import Distribution
+from flows.distribution import Distribution, Transformed
 from flows.updates.update import Problem
 
 
@@ -142,7 +142,8 @@ def _require_samples(n: int) -> None:
 
 
 def _require_differentiable_draws(problem: Problem) -> None:
-    base: Distribution = getattr(problem.flow, "base", problem.flow)
+    flow: Distribution = problem.flow
+    base = flow.base if isinstance(flow, Transformed) else flow
     if not base.differentiable_draws and any(p.requires_grad for p in base.parameters()):
         raise ValueError(
             f"expected draws that can be differentiated, got a trained {type(base).__name__}: "
