@@ -108,8 +108,8 @@ MOST_PARAMETERS = {"s2-four-modes": 1360}
 """As many as the c-concave map of that figure has."""
 
 ENERGIES = {
-    "xy-8-beta0.9": Estimate(-1.22680, 0.00069, 0),
-    "xy-8-beta1.1": Estimate(-1.44709, 0.00036, 0),
-    "o3-8-beta1.2": Estimate(-0.98237, 0.00046, 0),
+    "xy-8-beta0.9": Estimate(-1.226122, 0.000431, 256 * 1414),
+    "xy-8-beta1.1": Estimate(-1.446700, 0.000264, 256 * 1252),
+    "o3-8-beta1.2": Estimate(-0.982365, 0.000328, 256 * 1472),
 }
 """-⟨Σ s·s'⟩ / V by clusters and heat bath for a minute: `python benchmarks/manifolds.py energies`."""

@@ -129,6 +129,16 @@ def normflows_spline(x: Tensor, parameters: Tensor, inverse: bool = False) -> tu
     )
 
 
+SPLINES = {"normflows": normflows_spline, "ours": circular_spline}
+
+
+def points(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Pairs of angles, and random parameters for both."""
+    generator = torch.Generator().manual_seed(0)
+    x = 2 * math.pi * torch.rand(N_POINTS, 2, generator=generator, dtype=dtype) - math.pi
+    return x, torch.randn(N_POINTS, 2, 3 * N_BINS + 1, generator=generator, dtype=dtype)
+
+
 def coupling_flows(dtype: torch.dtype) -> dict[str, Bijection]:
     """Coupling splines on T², of normflows and ours, the identity at the start."""
     action = manifold_cases.T2
@@ -156,15 +166,12 @@ def perturbed(bijection: Bijection, size: float = 0.3) -> Bijection:
 
 def speed(dtype: torch.dtype, inverse: bool, n: int = 15) -> list[timing.Row]:
     """The spline alone and the flow of coupling layers, each beside normflows' own."""
-    generator = torch.Generator().manual_seed(0)
-    x = (2 * math.pi * torch.rand(N_POINTS, 2, generator=generator, dtype=dtype) - math.pi).requires_grad_()
-    logits = torch.randn(N_POINTS, 2, 3 * N_BINS + 1, generator=generator, dtype=dtype).requires_grad_()
-    splines = {"normflows": normflows_spline, "ours": circular_spline}
+    x, logits = (tensor.requires_grad_() for tensor in points(dtype))
     flows = {name: perturbed(flow) for name, flow in coupling_flows(dtype).items()}
     contests = {
         "spline": {
             name: timing.Contestant(partial(spline, x, logits, inverse), (x, logits))
-            for name, spline in splines.items()
+            for name, spline in SPLINES.items()
         },
         "flow": {
             name: timing.Contestant(partial(flow.inverse if inverse else flow, x), (x, *flow.parameters()))
@@ -178,14 +185,13 @@ def speed(dtype: torch.dtype, inverse: bool, n: int = 15) -> list[timing.Row]:
 
 @torch.no_grad()
 def rounding(dtype: torch.dtype) -> dict[str, float]:
-    """The largest |f⁻¹(f(x)) - x| on the circle, and the largest sum of their log-dets, by map."""
-    generator, errors = torch.Generator().manual_seed(4), {}
-    x = 2 * math.pi * torch.rand(N_POINTS, 2, generator=generator, dtype=dtype) - math.pi
-    for name, flow in coupling_flows(dtype).items():
-        y, log_det = perturbed(flow)(x)
-        back, opposite = flow.inverse(y)
+    """The largest |f⁻¹(f(x)) - x| on the circle, and the largest sum of the two log-slopes, of both splines."""
+    errors, (x, logits) = {}, points(dtype)
+    for name, spline in SPLINES.items():
+        y, log_slope = spline(x, logits)
+        back, opposite = spline(y, logits, inverse=True)
         errors[f"{name}, angles"] = float(wrap(back - x).abs().max())
-        errors[f"{name}, log-dets"] = float((log_det + opposite).abs().max())
+        errors[f"{name}, log-slopes"] = float((log_slope + opposite).abs().max())
     return errors
 
 
