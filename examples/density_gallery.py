@@ -49,7 +49,7 @@ def divergence(flow: Transformed, target: Target, n: int, generator: torch.Gener
 
 
 def main(
-    names: tuple[str, ...] = tuple(TARGETS), n_steps: int = 10, n_samples: int = 10_000, batch: int = 1024,
+    names: tuple[str, ...] = tuple(TARGETS), n_steps: int = 10, n_samples: int = 10_000, batch: int = 768,
     figure: Path = Path("runs/density_gallery.png"), degree: int = 0,
 ) -> dict[str, float]:  # fmt: skip
     """Train, measure, draw; the numbers worth checking."""
