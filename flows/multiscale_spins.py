@@ -22,6 +22,9 @@ from lattices.spins import GlobalRotations, require_spins, unit_vectors
 from lattices.theories.on import ON
 from lattices.theories.xy import XY
 
+TENSORS = ("sites", "parents", "present", "orbits", "triples")
+"""The fields of a level that follow the device."""
+
 
 @final
 class MultiscaleSpins(Distribution):
@@ -60,9 +63,11 @@ class MultiscaleSpins(Distribution):
         super().__init__()
         self.n_components, self.field = require_spins(field), field
         self.n_context, self.context_degree = n_context, context_degree
-        self.levels = Multiscale(field.lattice, n_orbits, n_near).levels
+        self.order = Multiscale(field.lattice, n_orbits, n_near)
+        self.levels = self.order.levels
         for number, level in enumerate(self.levels):
-            for name, tensor in zip(Level._fields[1:], level[1:]):
+            for name in TENSORS:
+                tensor = getattr(level, name)
                 tensor = tensor.to(dtype) if tensor.is_floating_point() else tensor
                 self.register_buffer(f"{name}_{number}", tensor, persistent=False)
         self.sizes = [len(level.orbits) + len(level.triples) for level in self.levels]
@@ -124,12 +129,30 @@ class MultiscaleSpins(Distribution):
         monomial = context_columns(context, self.n_context, self.context_degree, self.theta).expand(len(x), -1)
         return torch.einsum("bm,bj->bmj", monomial, torch.cat(columns, 1)).flatten(1)
 
+    @torch.no_grad()
+    def transferred(self, lattice: Lattice) -> MultiscaleSpins:
+        """These parameters on another lattice, usually larger: classes of the same spacing are copied orbit by orbit,
+        coarser ones start as the coarsest of their kind here, at distances that scale; orbits that are new at zero."""
+        order = Multiscale(lattice, self.order.n_orbits, self.order.n_near)
+        other = MultiscaleSpins(
+            FieldSpace(lattice, self.field.target), order.n_orbits, order.n_near, self.n_context, self.context_degree,
+            self.theta.dtype,
+        )  # fmt: skip
+        own = {level.label: (level.keys, theta) for level, theta in zip(self.levels, self.theta.split(self.sizes, 1))}
+        for level, new in zip(other.levels, other.theta.split(other.sizes, 1)):
+            if found := order.precursor(level.label, own):
+                keys, old = own[found[0]]
+                places = {tuple(tuple(found[1] * n for n in y) for y in key): j for j, key in enumerate(keys)}
+                for j, key in enumerate(level.keys):
+                    if key in places:
+                        new[:, j] = old[:, places[key]]
+        return other.to(self.theta.device)
+
     def extra_repr(self) -> str:
         return f"{self.field.target}, {self.field.lattice}, {len(self.levels)} levels, {self.theta.numel()} parameters"
 
     def _level(self, number: int) -> Level:
-        names = (f"{name}_{number}" for name in Level._fields[1:])
-        return Level(self.levels[number].label, *map(self.get_buffer, names))
+        return self.levels[number]._replace(**{name: self.get_buffer(f"{name}_{number}") for name in TENSORS})
 
     def _thetas(self, context: Tensor | None) -> tuple[Tensor, ...]:  # -> (1 or batch, n_features) of each level
         columns = context_columns(context, self.n_context, self.context_degree, self.theta)

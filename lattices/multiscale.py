@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, combinations, permutations, product
@@ -19,6 +20,9 @@ Step = tuple[int, ...]
 Signed = tuple[tuple[int, int], ...]
 """A signed permutation: for every axis of the image, where it comes from and its sign."""
 
+Key = tuple[Step, ...]
+"""The first member of an orbit: one displacement, or three."""
+
 Class = tuple[int, tuple[int, ...], int]
 """(stage, which axes are between two coarse sites, half): sites of one class are filled together. The stage is the
 logarithm of the spacing of the coarser grid; 0 stands for the last class of an even lattice, all its odd sites."""
@@ -33,6 +37,7 @@ class Level(NamedTuple):
     present: Tensor  # (n, m) float64: 1, or 0 where there is no parent
     orbits: Tensor  # (K, m) float64: means over the displacements of one orbit
     triples: Tensor  # (T, near, pairs) float64: means over orbits of (y; z < w) among the nearest displacements
+    keys: tuple[Key, ...]  # of the K orbits (y,) and the T orbits (y, z, w): one representative each
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,14 @@ class Multiscale:
     def __post_init__(self) -> None:
         if self.n_orbits < 1 or self.n_near < 0:
             raise ValueError(f"expected n_orbits >= 1 and n_near >= 0, got {self}: nearest parents are the least")
+
+    def precursor(self, label: Class, known: Collection[Class]) -> tuple[Class, int] | None:
+        """The class of a smaller lattice that is like this one, and how many times finer it is."""
+        for halvings in range(label[0]):
+            finer = (label[0] - halvings, *label[1:])
+            if finer in known:
+                return finer, 2**halvings
+        return (label, 1) if label in known else None
 
     @cached_property
     def levels(self) -> list[Level]:
@@ -103,21 +116,27 @@ class Multiscale:
         steps = [step for key in orbits for step in sorted(orbit) if orbit[step] == key]
         reach = max((_norm(step) for step in steps[: self.n_near]), default=-1)
         near = [step for step in steps if _norm(step) <= reach and not last]
+        single = [orbit[step] for step in steps]
+        triple = self._triples(near, group)
+        means, products = (
+            _means(single),
+            _means(triple).reshape(-1 if near[1:] else 0, len(near), math.comb(len(near), 2)),
+        )
         return Level(
             label,
             torch.tensor(sites),
             torch.tensor([[row.get(step, 0) for step in steps] for row in at]),
             torch.tensor([[float(step in row) for step in steps] for row in at], dtype=torch.float64),
-            _means([orbit[step] for step in steps]),
-            self._triples(near, group),
+            means,
+            products,
+            tuple(dict.fromkeys(single + triple)),
         )
 
-    def _triples(self, steps: list[Step], group: list[Signed]) -> Tensor:  # -> (T, near, pairs)
-        pairs = list(combinations(steps, 2))
-        keys = [self._orbit((y, *sorted(pair)), group) for y in steps for pair in pairs]
-        return _means(keys).reshape(-1 if keys else 0, len(steps), len(pairs))
+    def _triples(self, steps: list[Step], group: list[Signed]) -> list[Key]:
+        """The orbits of y and a pair z < w, in that order."""
+        return [self._orbit((y, *pair), group) for y in steps for pair in combinations(steps, 2)]
 
-    def _orbit(self, steps: tuple[Step, ...], group: list[Signed]) -> tuple[Step, ...]:
+    def _orbit(self, steps: tuple[Step, ...], group: list[Signed]) -> Key:
         """The first of all images of one displacement, or of (y; z, w), whose last two are exchanged freely."""
         images = ([self._folded([sign * step[mu] for mu, sign in g]) for step in steps] for g in group)
         return min((image[0], *sorted(image[1:])) for image in images)
@@ -147,7 +166,7 @@ def _norm(step: Step) -> int:
     return sum(n * n for n in step)
 
 
-def _means(keys: list[tuple[Step, ...]]) -> Tensor:  # -> (K, len(keys))
+def _means(keys: list[Key]) -> Tensor:  # -> (K, len(keys))
     """The averages over equal keys, in order of appearance."""
     kinds = list(dict.fromkeys(keys))
     members = torch.zeros(len(kinds), len(keys), dtype=torch.float64)

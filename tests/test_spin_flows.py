@@ -233,6 +233,25 @@ def test_tangents_of_levels_are_derivatives(base: MultiscaleSpins) -> None:
     assert torch.stack(rows).abs().max() > 1e-3
 
 
+def test_parameters_move_to_larger_lattices() -> None:
+    small = MultiscaleSpins.of(XY((8, 8), 0.8), n_near=4)
+    with torch.no_grad():
+        small.theta.add_(0.1 * torch.randn(small.theta.shape, generator=seeded(), dtype=torch.float64))
+    x = small.sample(3, generator=seeded())
+    same = small.transferred(Lattice((8, 8)))
+    assert torch.equal(same.log_prob(x), small.log_prob(x))
+    action = XY((16, 16), 0.8)
+    moved, fresh = small.transferred(Lattice((16, 16))), MultiscaleSpins.of(action, n_near=4)
+    last = slice(-moved.sizes[-1], None)
+    assert torch.equal(moved.theta[:, last], small.theta[:, -small.sizes[-1] :])
+    trained_small = trained(MultiscaleSpins.of(XY((8, 8), 0.8), n_near=4), XY((8, 8), 0.8), 5, 1000)
+    deviations = []
+    for base in (trained_small.transferred(Lattice((16, 16))), fresh):  # type: ignore[operator]
+        y, log_prob = base.sample_with_log_prob(500, generator=seeded(2))
+        deviations.append(float((-action(y) - log_prob).std()))
+    assert deviations[0] < 0.6 * deviations[1]
+
+
 @pytest.mark.parametrize("n", [2, 3, 4, 7])
 def test_normaliser_of_every_dimension(n: int) -> None:
     kappa = np.array([1e-3, 0.5, 3.0, n + 19.9, n + 20.1, 1e3, 1e5])
