@@ -46,7 +46,7 @@ TORUS = NaturalGradient(n_samples=1024, trust=0.1, damping=1e-3, chunk=2048)
 ADAM = GradientUpdate(learning_rate=0.02, batch_size=256)
 ON_S2 = {
     "harmonic": Recipe(Harmonic(8, n_times=3), NaturalGradient(2000, chunk=1000, damping=3e-4), 40, "float32"),
-    "recursive": Recipe(SphereFlow(), ADAM, 4000),
+    "recursive": Recipe(SphereFlow(), ADAM, 1500),
     "zonal": Recipe(SphereFlow("zonal", n_layers=8), NaturalGradient(1500, 500, 1e-2, 0.1), 100),
     "concave": Recipe(PotentialFlow("concave", 3, 24), NaturalGradient(2000, 500, 5e-3, 0.1), 120),
     "radial": Recipe(PotentialFlow("radial", 10, 4), NaturalGradient(800, 400, 2e-2, 0.1), 100),
