@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 from numpy import load as load_arrays
+from torch import Tensor
 
+from flows.bijection import Chain
 from flows.cli import main
+from flows.commands.sample import Source
+from flows.distribution import Transformed
 from flows.trained import load
 
 HMC = ["--hmc.n-chains", "16", "--hmc.n-steps", "60", "--hmc.warm-up", "30"]
@@ -66,15 +70,18 @@ def test_check_passes(runs: Path, name: str, capsys: pytest.CaptureFixture) -> N
     assert "Jacobian: |log det - autograd|" in printed
 
 
-def test_check_notices_a_wrong_flow(runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    model = load(runs / "sphere-mixture-s2")
-    forward = type(model.flow.bijection).forward
+class Wrong(Chain):
+    """A chain whose log-det is off by a hundredth of a coordinate."""
 
-    def wrong(self, z, context=None):  # type: ignore[no-untyped-def]
-        x, log_det = forward(self, z, context)
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x, log_det = super().forward(z, context)
         return x, log_det + 0.01 * z.flatten(1)[:, 0]
 
-    monkeypatch.setattr(type(model.flow.bijection), "forward", wrong)
+
+def test_check_notices_a_wrong_flow(runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    model = load(runs / "sphere-mixture-s2")
+    wrong = model._replace(flow=Transformed(model.flow.base, Wrong(model.flow.bijection)))
+    monkeypatch.setattr(Source, "load", lambda _: wrong)
     assert main(["check", str(runs / "sphere-mixture-s2"), "-n", "1000", *HMC]) == 1
     assert "FAIL  Jacobian" in capsys.readouterr().out
 
