@@ -51,7 +51,7 @@ ON_S2 = {
     "concave": Recipe(PotentialFlow("concave", 3, 24), NaturalGradient(2000, 500, 5e-3, 0.1), 120),
     "radial": Recipe(PotentialFlow("radial", 10, 4), NaturalGradient(800, 400, 2e-2, 0.1), 100),
     "polynomial": Recipe(PotentialFlow("polynomial", 10, 3), NaturalGradient(800, 400, 2e-2, 0.1), 100),
-    "implicit": Recipe(PotentialFlow("implicit", 6, 10, (3,)), NaturalGradient(1300, 650, 2e-2, 0.1), 60),
+    "implicit": Recipe(PotentialFlow("implicit", 6, 10, (3,)), NaturalGradient(1600, 800, 1e-2, 0.1), 80),
 }
 """Every family of flows on S², on the same target."""
 
