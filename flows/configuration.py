@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
+from torch import nn
 
 from flows import architectures, objectives, runs, updates
 from flows.architectures.architecture import Architecture
@@ -170,7 +171,7 @@ def _inherited(architecture: Architecture, theory: Action, source: Any) -> Archi
     old = source.configuration.architecture
     if type(old) is not type(architecture):
         raise ValueError(f"expected a {type(old).__name__} to start from, got a {type(architecture).__name__}: use one")
-    integrated = Continuous | GaugeContinuous
+    integrated = Continuous | GaugeContinuous | SpinContinuous
     if not isinstance(architecture, integrated) or not isinstance(old, integrated):
         return old
     asked: dict[str, Any] = {name: getattr(architecture, name) for name in ("radius", "n_steps", "method")}
@@ -181,12 +182,19 @@ def _inherited(architecture: Architecture, theory: Action, source: Any) -> Archi
 
 
 def _carry_over(source: Transformed, flow: Transformed) -> None:
-    """Copy the parameters of `source` into `flow`, kernels from lattice to lattice."""
-    moved, own = source.bijection, flow.bijection
+    """Copy the parameters of `source` into `flow`, kernels and trained bases from lattice to lattice."""
+    moved, own, base = source.bijection, flow.bijection, source.base
     if hasattr(moved, "transferred"):
         moved = moved.transferred(own.domain.lattice, own.spec.radius)
-    parameters = dict(moved.named_parameters())
-    for name, parameter in own.named_parameters():
+    if hasattr(base, "transferred"):
+        base = base.transferred(flow.base.field.lattice)
+    _copy(moved, own)
+    _copy(base, flow.base)
+
+
+def _copy(source: nn.Module, module: nn.Module) -> None:
+    parameters = dict(source.named_parameters())
+    for name, parameter in module.named_parameters():
         if name not in parameters or parameters[name].shape != parameter.shape:
             got = tuple(parameters[name].shape) if name in parameters else "none"
             raise ValueError(f"expected {name} of shape {tuple(parameter.shape)}, got {got}: start from another model")

@@ -70,6 +70,17 @@ def test_check_passes(runs: Path, name: str, capsys: pytest.CaptureFixture) -> N
     assert "Jacobian: |log det - autograd|" in printed
 
 
+def test_larger_lattices_start_from_smaller_ones(runs: Path) -> None:
+    few = ["--update.n-samples", "64", "--n-steps", "1", "--runs", str(runs), "--architecture.n-near", "8"]
+    longer = ["train", "on", "--extents", "8", "--n", "3", "--beta", "1.2", *few]
+    assert main([*longer, "--start-from", str(runs / "on-4")]) == 0
+    small, large = load(runs / "on-4"), load(runs / "on-8")
+    last = [flow.base.theta.detach()[0, -flow.base.sizes[-1] :].tolist() for flow in (small.flow, large.flow)]
+    assert last[0] == pytest.approx(last[1], abs=0.3)  # one small step away
+    first, then = (json.loads((runs / name / "metrics.jsonl").read_text().split("\n")[0]) for name in ("on-4", "on-8"))
+    assert then["log_weight_std"] < first["log_weight_std"]
+
+
 class Wrong(Chain):
     """A chain whose log-det is off by a hundredth of a coordinate."""
 
