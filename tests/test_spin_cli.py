@@ -6,14 +6,19 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from numpy import load as load_arrays
 from torch import Tensor
 
 from flows.bijection import Chain
 from flows.cli import main
 from flows.commands.sample import Source
+from flows.configuration import Configuration
 from flows.distribution import Transformed
 from flows.trained import load
+from lattices.lattice import Lattice
+from lattices.theories.on import ON
+from lattices.theories.sphere_mixture import SphereMixture
 
 HMC = ["--hmc.n-chains", "16", "--hmc.n-steps", "60", "--hmc.warm-up", "30"]
 CASES = {
@@ -71,14 +76,13 @@ def test_check_passes(runs: Path, name: str, capsys: pytest.CaptureFixture) -> N
 
 
 def test_larger_lattices_start_from_smaller_ones(runs: Path) -> None:
-    few = ["--update.n-samples", "64", "--n-steps", "1", "--runs", str(runs), "--architecture.n-near", "8"]
-    longer = ["train", "on", "--extents", "8", "--n", "3", "--beta", "1.2", *few]
-    assert main([*longer, "--start-from", str(runs / "on-4")]) == 0
-    small, large = load(runs / "on-4"), load(runs / "on-8")
-    last = [flow.base.theta.detach()[0, -flow.base.sizes[-1] :].tolist() for flow in (small.flow, large.flow)]
-    assert last[0] == pytest.approx(last[1], abs=0.3)  # one small step away
-    first, then = (json.loads((runs / name / "metrics.jsonl").read_text().split("\n")[0]) for name in ("on-4", "on-8"))
-    assert then["log_weight_std"] < first["log_weight_std"]
+    small = load(runs / "on-4").flow
+    flow = Configuration(ON((8,), 3, 1.2), start_from=str(runs / "on-4"), dtype="float64").build().flow
+    assert torch.equal(flow.base.theta, small.base.transferred(Lattice((8,))).theta)
+    assert torch.equal(flow.bijection.theta, small.bijection.transferred(Lattice((8,)), radius=2.0).theta)
+    assert flow.base.theta.abs().max() > 0
+    with pytest.raises(ValueError, match="expected a SpinContinuous to start from, got a Harmonic"):
+        Configuration(SphereMixture(), start_from=str(runs / "on-4")).build()
 
 
 class Wrong(Chain):
