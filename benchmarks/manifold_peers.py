@@ -140,7 +140,9 @@ def points(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def coupling_flows(dtype: torch.dtype) -> dict[str, Bijection]:
-    """Coupling splines on T², of normflows and ours, the identity at the start."""
+    """Coupling splines on T² of as many hidden units, the identity at the start: normflows' with its residual network
+    and a free spline of the other angle, as it comes, and ours.
+    """
     action = manifold_cases.T2
     with torch.random.fork_rng():
         torch.manual_seed(0)
