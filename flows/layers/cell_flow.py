@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from flows.bijection import Scored
 from flows.layers.cell_kernels import CellKernels, Passage
-from flows.layers.integrated import IntegratedFlow, context_columns, legendre, monomials
+from flows.layers.integrated import IntegratedFlow, context_columns, legendre, monomials, tangents_along
 from flows.layers.integration import Fields
 
 
@@ -113,24 +113,17 @@ class CellFlow(IntegratedFlow):
 
     @torch.no_grad()
     def push_tangents(self, z: Tensor, score: Tensor, context: Tensor | None = None) -> tuple[Scored, Tensor]:
-        """`push_score` and the tangents ∂_θ log q(x) at fixed x, per sample and without a backward pass.
+        rates = self._scored_rates(context)
 
-            ∂_θ log q(x) = -∫ dt [div ∂_θ v + ⟨s, ∂_θ v⟩](x_t),
+        def advance(state: tuple[Tensor, Fields], t: float, h: float) -> tuple[Tensor, Fields]:
+            return self._solved(rates, state, (t, t + h), 1)
 
-        by the trapezoidal rule on the steps: an error O(h²) that steers training and never enters a density.
-        Returns: the pushed sample, and tangents (batch, n_parameters) in the order of θ.
-        """
-        rates, h = self._scored_rates(context), 1 / self.n_steps
-        state: tuple[Tensor, Fields] = (z, (z.real.new_zeros(len(z)), score))
-        total = z.real.new_zeros(len(z), *self.theta.shape[1:])
-        for step in range(self.n_steps + 1):
-            weight = h / 2 if step in (0, self.n_steps) else h
-            total -= weight * self._times(step * h)[:, None] * self._stein(state[0], state[1][1])[:, None]
-            if step < self.n_steps:
-                state = self._solved(rates, state, (step * h, step * h + h), 1)
-        tangents = torch.einsum("bm,bjk->bmjk", self._context(context).expand(len(z), -1), total)
-        x, (log_det, score) = state
-        return Scored(x, log_det, self._on_manifold(x, score)), tangents.flatten(1)
+        def stein(state: tuple[Tensor, Fields]) -> Tensor:
+            return self._stein(state[0], state[1][1])
+
+        start: tuple[Tensor, Fields] = (z, (z.real.new_zeros(len(z)), score))
+        (x, (log_det, score)), tangents = tangents_along(self, self._context(context), start, advance, stein)
+        return Scored(x, log_det, self._on_manifold(x, score)), tangents
 
     def coefficients(self, t: float, context: Tensor | None = None) -> Tensor:  # -> (1 or batch, n_terms)
         """Σ θ_mjk (monomial m of the couplings) P_j(2t - 1)."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flows.bijection import Scored
-from flows.layers.integrated import IntegratedFlow, context_columns, legendre, monomials
+from flows.layers.integrated import IntegratedFlow, context_columns, legendre, monomials, tangents_along
 from flows.layers.integration import Fields, integrate, tableau
 from flows.layers.kernels import OrbitKernels
 from lattices.blocking import Blocking, BlockPointGroup
@@ -187,24 +187,17 @@ class ContinuousFlow(IntegratedFlow):
 
     @torch.no_grad()
     def push_tangents(self, z: Tensor, score: Tensor, context: Tensor | None = None) -> tuple[Scored, Tensor]:
-        """`push_score` and the tangents ∂_θ log q(x) at fixed x, per sample and without a backward pass.
+        rates = self._rates(context)
 
-            ∂_θ log q(x) = -∫ dt [div ∂_θ v + s · ∂_θ v](φ_t),
+        def advance(state: Fields, t: float, h: float) -> Fields:
+            return integrate(rates, state, (t, t + h), 1, self.method)
 
-        by the trapezoidal rule on the steps: an error O(h²) that steers training and never enters a density.
-        Returns: the pushed sample, and tangents (batch, n_parameters) in the order of θ.
-        """
-        rates, h = self._rates(context), 1 / self.n_steps
-        state: Fields = (z, z.new_zeros(len(z)), score)
-        total = z.new_zeros(len(z), self.theta.shape[1], *self.theta.shape[2:])
-        for step in range(self.n_steps + 1):
-            weight = h / 2 if step in (0, self.n_steps) else h
-            basis = -weight * self._legendre(step * h)
-            total += basis[:, None, None] * self._stein(state[0], state[2])[:, None]
-            if step < self.n_steps:
-                state = integrate(rates, state, (step * h, step * h + h), 1, self.method)
-        tangents = torch.einsum("bm,bjak->bmjak", self._context(context).expand(len(z), -1), total)
-        return Scored(*state), tangents.flatten(1)
+        def stein(state: Fields) -> Tensor:
+            return self._stein(state[0], state[2])
+
+        start: Fields = (z, z.new_zeros(len(z)), score)
+        state, tangents = tangents_along(self, self._context(context), start, advance, stein)
+        return Scored(*state), tangents
 
     def refined(self, n_steps: int, method: str | None = None) -> ContinuousFlow:
         """The same flow with the same parameters (shared), integrated with other steps or another method."""
