@@ -15,8 +15,8 @@ READY := .venv/.ready
 demo: $(READY)  ## train the φ⁴ sampler, compare it with HMC, draw figures (76 s of CPU after installation)
 	PYTHONPATH=. $(RUN) examples/demo.py
 
-test: $(READY)  ## run all tests but the slow statistical ones
-	$(RUN) -m pytest
+test: $(READY)  ## run all tests but the slow statistical ones, a file on each core
+	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 bench: $(READY)  ## regenerate every figure quoted in the README, as one table
 	PYTHONPATH=. $(RUN) benchmarks/all.py
