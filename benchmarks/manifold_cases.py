@@ -59,7 +59,7 @@ ON_T2 = {
     "autoregressive": Recipe(TorusFlow(), TORUS, 40),
     "coupling": Recipe(TorusFlow(kind="coupling"), TORUS, 40),
     "spline": Recipe(TorusFlow(transform="spline"), TORUS, 40),
-    "moebius": Recipe(TorusFlow(n_layers=4, transform="moebius"), TORUS, 40),
+    "mobius": Recipe(TorusFlow(n_layers=4, transform="mobius"), TORUS, 40),
     "harmonic": Recipe(Harmonic(4, n_times=2), TORUS, 20),
 }
 """Every family of flows on T²."""
@@ -84,7 +84,7 @@ CASES = {
     "t2-correlated": Case(Recipe(TorusFlow(1, n_bins=2), TORUS, 40).on(TorusCorrelated()), 0.998),
     "t2-multimodal-coupling": Case(ON_T2["coupling"].on(T2), 0.998),
     "t2-multimodal-spline": Case(ON_T2["spline"].on(T2), 0.998),
-    "t2-multimodal-moebius": Case(ON_T2["moebius"].on(T2), 0.998),
+    "t2-multimodal-mobius": Case(ON_T2["mobius"].on(T2), 0.998),
     "t2-multimodal-harmonic": Case(ON_T2["harmonic"].on(T2), 0.998),
     "xy-2": Case(FEW_SPINS.on(XY((2, 2), 1.0)), None),
     "xy-4": Case(FEW_SPINS.on(XY((4, 4), 1.0)), None),

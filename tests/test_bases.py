@@ -22,7 +22,7 @@ from symmetries.lie import SU2, U1
 from tests.discovery import examples
 from tests.laws import distributions as laws
 from tests.laws.bijections import perturbed
-from tests.laws.faulty import Elementwise, Gaussian, Moebius, faulty_distributions
+from tests.laws.faulty import Elementwise, Gaussian, Mobius, faulty_distributions
 
 with torch.random.fork_rng():
     torch.manual_seed(0)
@@ -61,9 +61,9 @@ def test_scores_its_samples(flow: Transformed) -> None:
 
 
 def test_densities_on_spheres_are_normalised() -> None:
-    sphere = Moebius()
+    sphere = Mobius()
     laws.reweights_to_one(Transformed(White(sphere.domain), sphere), seeded())
-    wrong = Moebius(log_det_dimension=3)
+    wrong = Mobius(log_det_dimension=3)
     with pytest.raises(AssertionError, match="standard errors"):
         laws.reweights_to_one(Transformed(White(wrong.domain), wrong), seeded())
 

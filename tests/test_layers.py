@@ -28,7 +28,7 @@ from lattices.lattice import Lattice
 from lattices.theories.phi4 import Phi4
 from tests.discovery import examples
 from tests.laws import bijections as laws
-from tests.laws.faulty import LeftShift, Moebius, circles, faulty_bijections
+from tests.laws.faulty import LeftShift, Mobius, circles, faulty_bijections
 
 with torch.random.fork_rng():
     torch.manual_seed(0)
@@ -64,7 +64,7 @@ def test_starts_as_identity(bijection: Bijection) -> None:
 
 
 @pytest.mark.parametrize("law", COMPACT_LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("make", [circles, Moebius, LeftShift], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [circles, Mobius, LeftShift], ids=lambda make: make.__name__)
 def test_laws_hold_on_compact_targets(make: Callable[[], Bijection], law: laws.Law) -> None:
     law(make(), seeded())
 

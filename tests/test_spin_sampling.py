@@ -41,7 +41,7 @@ from lattices.theories.phi4 import Phi4
 from lattices.theories.u1_gauge import U1Gauge
 from lattices.theories.xy import XY
 from tests.laws import kernels as law
-from tests.laws.faulty import Moebius
+from tests.laws.faulty import Mobius
 from tests.laws.kernels import generator
 
 Make = Callable[[Action], Kernel]
@@ -376,7 +376,7 @@ def test_improved_estimator_is_less_noisy() -> None:
 
 def test_spheres_in_latent_space() -> None:
     """Latent HMC, proposals of a flow and annealing of O(3) on a ring of two, whose log Z is known."""
-    layer = Moebius()
+    layer = Mobius()
     action = ON((2,), 3, 0.8)
     pulled_back, flow = PulledBack(action, layer), Transformed(White(action.field), layer)
     law.reversible(pulled_back, INTEGRATORS["leapfrog"])

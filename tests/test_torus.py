@@ -22,7 +22,7 @@ from flows.objectives import ReverseKL
 from flows.transforms.affine import Affine
 from flows.transforms.circular import CircularSpline, wrap
 from flows.transforms.circular_mixture import CircularMixture
-from flows.transforms.circular_moebius import Moebius
+from flows.transforms.circular_mobius import Mobius
 from flows.updates.gradient import GradientUpdate
 from flows.updates.update import Problem
 from lattices.action import Action
@@ -78,7 +78,7 @@ def their_splines(n_layers: int = 2, n_hidden: int = 16, n_bins: int = 8) -> Cha
 @pytest.mark.parametrize("spec", [TorusSpec(), TorusSpec(1, (6, 5)), TorusSpec(2, (4,), odd=True)], ids=repr)
 def test_parameters_depend_on_lower_levels_and_on_nothing_else(spec: TorusSpec) -> None:
     levels, moved = (2, 0, None, 1, 3), (4, 0, 3)
-    network = laws.perturbed(TorusNetwork(levels, moved, Moebius().parity, spec), seeded(), 0.5)
+    network = laws.perturbed(TorusNetwork(levels, moved, Mobius().parity, spec), seeded(), 0.5)
     x = torus(5).random(1, seeded())
     slopes = jacrev(lambda x: network(x)[0])(x)[:, :, 0].abs().amax(1)  # (n_moved, D)
     lower = [[other is not None and other < levels[i] for other in levels] for i in moved]  # type: ignore[operator]
@@ -86,7 +86,7 @@ def test_parameters_depend_on_lower_levels_and_on_nothing_else(spec: TorusSpec) 
 
 
 def test_a_network_without_masks_would_break_the_order() -> None:
-    network = laws.perturbed(TorusNetwork((0, 1, 2), (0, 1, 2), Moebius().parity, TorusSpec(1, (4,))), seeded(), 0.5)
+    network = laws.perturbed(TorusNetwork((0, 1, 2), (0, 1, 2), Mobius().parity, TorusSpec(1, (4,))), seeded(), 0.5)
     network.layers[0].mask.fill_(True)
     slopes = jacrev(lambda x: network(x)[0])(torus(3).random(1, seeded()))[:, :, 0].abs().amax(1)
     assert slopes[1, 1] > 1e-8
@@ -96,7 +96,7 @@ def test_a_network_starts_at_zero_and_wastes_no_weights() -> None:
     network = TorusNetwork((0, 1), (0, 1), CircularMixture(4).parity, TorusSpec(2))
     assert sum(p.numel() for p in network.parameters()) == 2 * 13 + 13 * 4
     assert not network(torus(2).random(3, seeded())).any()
-    alone = TorusNetwork((0,), (0,), Moebius().parity, TorusSpec(2, (8,)))
+    alone = TorusNetwork((0,), (0,), Mobius().parity, TorusSpec(2, (8,)))
     assert [tuple(p.shape) for p in alone.parameters()] == [(1, 3)]
 
 
@@ -236,7 +236,7 @@ def test_every_action_on_a_torus_gets_a_normalised_flow(action: Action, recipe: 
         distributions.normalised(flow, seeded(), n_points=400 if recipe.transform == "spline" else 128)
 
 
-@pytest.mark.parametrize("transform", ["mixture", "moebius", "spline"])
+@pytest.mark.parametrize("transform", ["mixture", "mobius", "spline"])
 def test_global_rotations_of_a_chain_of_spins_are_kept(transform: str) -> None:
     action = XY((3,), beta=1.0)
     flow = built(TorusFlow(transform=transform, n_bins=3), action).bijection
@@ -319,7 +319,7 @@ def test_training_finds_three_modes() -> None:
         (lambda: TorusSpec(n_harmonics=-1), ValueError, "n_harmonics"),
         (lambda: TorusSpec(hidden=(0,)), ValueError, "hidden >= 1"),
         (lambda: TorusAutoregressive(torus(5), None, None, TorusSpec(1, (3,))), ValueError, "4 hidden units"),
-        (lambda: TorusNetwork((0, None), (1,), Moebius().parity), ValueError, "level for the moved angle 1"),
+        (lambda: TorusNetwork((0, None), (1,), Mobius().parity), ValueError, "level for the moved angle 1"),
         (
             lambda: TorusNetwork((0, 1), (1,), ("odd",), TorusSpec(n_context=2))(torch.zeros(1, 2)),
             ValueError,
@@ -330,7 +330,7 @@ def test_training_finds_three_modes() -> None:
         (lambda: InCoordinates(TorusAutoregressive(torus(2)), ((1, 1), (1, 1))), ValueError, "determinant 1 or -1"),
         (lambda: InCoordinates(TorusAutoregressive(torus(2)), ((1,),)), ValueError, "2 × 2 whole numbers"),
         (lambda: TorusFlow(kind="cubic"), ValueError, "autoregressive, coupling"),
-        (lambda: TorusFlow(transform="affine"), ValueError, "mixture, moebius, spline"),
+        (lambda: TorusFlow(transform="affine"), ValueError, "mixture, mobius, spline"),
         (lambda: TorusFlow(n_layers=0), ValueError, "n_layers >= 1"),
         (lambda: TorusFlow().build(Phi4((4,), 1.0, 1.0)), TypeError, "expected a torus"),
         (lambda: TorusFlow().build(XY((4, 4), 1.0)), TypeError, "expected a torus"),

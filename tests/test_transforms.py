@@ -14,7 +14,7 @@ from torch.func import jacrev, vmap
 from flows.transforms.affine import Affine, affine
 from flows.transforms.circular import CircularSpline, circular_spline, wrap
 from flows.transforms.circular_mixture import CircularMixture
-from flows.transforms.circular_moebius import Moebius, moebius, projection
+from flows.transforms.circular_mobius import Mobius, mobius, projection
 from flows.transforms.elementwise import ElementwiseTransform
 from flows.transforms.interval import IntervalSpline
 from flows.transforms.monotone import OddMonotone, odd_monotone
@@ -22,7 +22,7 @@ from flows.transforms.odd_spline import OddSpline, odd_spline
 from flows.transforms.roots import increasing_root
 from flows.transforms.spline import MIN_SLOPE, RationalQuadraticSpline, interpolate, spline
 
-CIRCULAR = (CircularMixture, CircularSpline, Moebius)
+CIRCULAR = (CircularMixture, CircularSpline, Mobius)
 CLASSES = (Affine, *CIRCULAR, IntervalSpline, OddMonotone, OddSpline, RationalQuadraticSpline)
 TRANSFORMS = [transform for cls in CLASSES for transform in cls.examples()]
 CIRCLES = [t for t in TRANSFORMS if isinstance(t, CIRCULAR)]
@@ -372,7 +372,7 @@ def test_extreme_concentration_keeps_two_derivatives_finite(transform: Elementwi
         assert all(t.isfinite().all() for t in (y, log_det, *first, *second))
 
 
-def test_moebius_keeps_cross_ratios() -> None:
+def test_mobius_keeps_cross_ratios() -> None:
     generator = torch.Generator().manual_seed(3)
     x = torch.rand(50, 4, generator=generator, dtype=DOUBLE) * 2 * math.pi
     parameters = torch.randn(50, 1, 3, generator=generator, dtype=DOUBLE).expand(50, 4, 3)
@@ -381,13 +381,13 @@ def test_moebius_keeps_cross_ratios() -> None:
         a, b, c, d = (torch.sin(angles[:, i] / 2 - angles[:, j] / 2) for i, j in ((0, 2), (1, 3), (0, 3), (1, 2)))
         return (a * b).abs() / ((a * b).abs() + (c * d).abs())
 
-    before, after = cross_ratio(x), cross_ratio(moebius(x, parameters)[0])
+    before, after = cross_ratio(x), cross_ratio(mobius(x, parameters)[0])
     torch.testing.assert_close(after, before, rtol=1e-10, atol=1e-12)
     bent = circular_spline(x, 0.5 * torch.ones(50, 4, 13, dtype=DOUBLE).cumsum(-1).sin())[0]
     assert (cross_ratio(bent) - before).abs().max() > 1e-2
 
 
-def test_moebius_is_the_projection_in_both_charts() -> None:
+def test_mobius_is_the_projection_in_both_charts() -> None:
     x = torch.linspace(-3, 3, 31, dtype=DOUBLE)
     a, b = x.new_tensor(1.7), x.new_tensor(-0.4)
     y, slope = projection(x, a, b)
@@ -397,10 +397,10 @@ def test_moebius_is_the_projection_in_both_charts() -> None:
     torch.testing.assert_close(slope, written)
 
 
-def test_moebius_is_a_mixture_of_one() -> None:
-    x, parameters = draw(Moebius(), n=50)
+def test_mobius_is_a_mixture_of_one() -> None:
+    x, parameters = draw(Mobius(), n=50)
     alone = CircularMixture(1).forward(x, torch.nn.functional.pad(parameters, (1, 0)))
-    for one, other in zip(Moebius().forward(x, parameters), alone):
+    for one, other in zip(Mobius().forward(x, parameters), alone):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
@@ -434,8 +434,8 @@ def test_roots_that_are_not_there_are_reported() -> None:
         (lambda: CircularSpline(n_bins=0), ValueError, "n_bins >= 2"),
         (lambda: CircularMixture(n_components=0), ValueError, "n_components >= 1"),
         (lambda: IntervalSpline(n_bins=1), ValueError, "n_bins >= 2"),
-        (lambda: Moebius(limit=0.0), ValueError, "positive finite limit"),
-        (lambda: moebius(torch.zeros(3), torch.zeros(3, 4)), ValueError, r"\(3, 3\)"),
+        (lambda: Mobius(limit=0.0), ValueError, "positive finite limit"),
+        (lambda: mobius(torch.zeros(3), torch.zeros(3, 4)), ValueError, r"\(3, 3\)"),
         (lambda: spline(torch.zeros(3), torch.zeros(3, 22)), ValueError, r"\(3, 20\)"),
         (lambda: odd_spline(torch.zeros(2, 3), torch.zeros(3, 23)), ValueError, r"\(2, 3, 23\)"),
         (lambda: OddSpline().forward(torch.zeros(3), torch.zeros(3, 20)), ValueError, r"\(3, 23\)"),

@@ -16,7 +16,7 @@ from flows.layers.torus import TorusAutoregressive, TorusCoupling, require_torus
 from flows.layers.torus_coordinates import InCoordinates, separating_coordinates
 from flows.transforms.circular import CircularSpline
 from flows.transforms.circular_mixture import CircularMixture
-from flows.transforms.circular_moebius import Moebius
+from flows.transforms.circular_mobius import Mobius
 from flows.transforms.elementwise import ElementwiseTransform
 from lattices.action import Action
 from lattices.fields import FieldSpace
@@ -24,7 +24,7 @@ from lattices.invariance import SignFlip, Symmetry
 from lattices.spins import AngleShifts, GlobalRotations
 
 KINDS = ("autoregressive", "coupling")
-TRANSFORMS = ("mixture", "moebius", "spline")
+TRANSFORMS = ("mixture", "mobius", "spline")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TorusFlow(Architecture):
     Args:
         n_layers: of which every other one runs through the angles in reverse, or exchanges the two halves.
         kind: "autoregressive" (D >= 1) or "coupling" (at least two angles that are not invariant).
-        transform: of each angle, "mixture", "moebius" or "spline".
+        transform: of each angle, "mixture", "mobius" or "spline".
         n_bins: components of a mixture, bins of a spline.
         n_harmonics: waves of every angle that a network sees.
         hidden: widths of the networks; () is linear in the waves.
@@ -81,8 +81,8 @@ class TorusFlow(Architecture):
         return TorusAutoregressive(field, order, self._transform(), spec, dtype)
 
     def _transform(self) -> ElementwiseTransform:
-        if self.transform == "moebius":
-            return Moebius()
+        if self.transform == "mobius":
+            return Mobius()
         return CircularMixture(self.n_bins) if self.transform == "mixture" else CircularSpline(self.n_bins)
 
     @classmethod

@@ -14,7 +14,7 @@ from flows.bijection import Bijection, Scored
 from flows.conditioners.torus_networks import Levels, TorusNetwork, TorusSpec
 from flows.transforms.circular import CircularSpline
 from flows.transforms.circular_mixture import CircularMixture
-from flows.transforms.circular_moebius import Moebius
+from flows.transforms.circular_mobius import Mobius
 from flows.transforms.elementwise import ElementwiseTransform
 from lattices.fields import Circle, FieldSpace
 from lattices.invariance import SignFlip, Symmetry
@@ -57,7 +57,7 @@ class TriangularTorusLayer(Bijection):
         dimension = require_torus(field)
         self.domain = self.codomain = field
         self.transform = transform or CircularMixture()
-        if not isinstance(self.transform, CircularMixture | CircularSpline | Moebius):
+        if not isinstance(self.transform, CircularMixture | CircularSpline | Mobius):
             raise TypeError(f"expected a map of the circle, got {self.transform}: use CircularMixture(), say")
         levels = _levels(dimension, frozen, sweeps)
         moved = [angle for sweep in sweeps for angle in sweep]
@@ -118,7 +118,7 @@ class TorusCoupling(TriangularTorusLayer):
         field: a torus, `torus(dimension)`, D >= 2.
         frozen: the angles B.
         active: the angles A; angles in neither take no part.
-        transform: a map of the circle, `CircularMixture` (default), `CircularSpline` or `Moebius`.
+        transform: a map of the circle, `CircularMixture` (default), `CircularSpline` or `Mobius`.
         spec: the network p.
         dtype: of the weights.
 
@@ -145,7 +145,7 @@ class TorusCoupling(TriangularTorusLayer):
     @classmethod
     def examples(cls) -> Iterator[TorusCoupling]:
         """Every transform, with and without hidden layers, context, reflection and idle angles."""
-        yield cls(torus(2), (0,), (1,), Moebius(), TorusSpec(1))
+        yield cls(torus(2), (0,), (1,), Mobius(), TorusSpec(1))
         yield cls(torus(4), (0, 2), (3, 1), CircularSpline(3), TorusSpec(1, (4, 3), n_context=2))
         yield cls(torus(3), (2,), (0,), CircularMixture(2), TorusSpec(1, (3,), odd=True))
 
@@ -161,7 +161,7 @@ class TorusAutoregressive(TriangularTorusLayer):
     Args:
         field: a torus, `torus(dimension)`.
         order: the angles in the order in which they are moved, all by default; others take no part.
-        transform: a map of the circle, `CircularMixture` (default), `CircularSpline` or `Moebius`.
+        transform: a map of the circle, `CircularMixture` (default), `CircularSpline` or `Mobius`.
         spec: the network p.
         dtype: of the weights.
 
@@ -184,10 +184,10 @@ class TorusAutoregressive(TriangularTorusLayer):
     def examples(cls) -> Iterator[TorusAutoregressive]:
         """Every transform on T¹ to T⁴, with and without hidden layers, context, reflection and idle angles."""
         yield cls(torus(1), None, CircularMixture(3))
-        yield cls(torus(1), None, Moebius(), TorusSpec(1, (2,), n_context=1))
+        yield cls(torus(1), None, Mobius(), TorusSpec(1, (2,), n_context=1))
         yield cls(torus(2), (1, 0), CircularMixture(2))
         yield cls(torus(3), (0, 2), CircularSpline(3), TorusSpec(1, (3,), odd=True))
-        yield cls(torus(4), (3, 1, 0, 2), Moebius(), TorusSpec(1, (6, 4), n_context=2))
+        yield cls(torus(4), (3, 1, 0, 2), Mobius(), TorusSpec(1, (6, 4), n_context=2))
 
 
 def _levels(dimension: int, frozen: Sequence[int], sweeps: Sequence[Sequence[int]]) -> Levels:

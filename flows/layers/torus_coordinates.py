@@ -12,7 +12,7 @@ from flows.bijection import Bijection, Scored
 from flows.conditioners.torus_networks import TorusSpec
 from flows.layers.torus import TorusAutoregressive, require_torus, torus
 from flows.transforms.circular import wrap
-from flows.transforms.circular_moebius import Moebius
+from flows.transforms.circular_mobius import Mobius
 from lattices.invariance import SignFlip, Symmetry
 from lattices.spins import AngleShifts, GlobalRotations
 
@@ -113,7 +113,7 @@ class InCoordinates(Bijection):
     def examples(cls) -> Iterator[InCoordinates]:
         """Invariant under one shift of T², and under two of T³, conditional and odd."""
         yield cls(TorusAutoregressive(torus(2), (0,)), separating_coordinates([(1, -1)], 2))
-        odd = TorusAutoregressive(torus(3), (0,), Moebius(), TorusSpec(1, (2,), odd=True, n_context=1))
+        odd = TorusAutoregressive(torus(3), (0,), Mobius(), TorusSpec(1, (2,), odd=True, n_context=1))
         yield cls(odd, separating_coordinates([(2, 3, -1), (0, 2, 4)], 3))
 
 

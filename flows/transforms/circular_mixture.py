@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from flows.transforms.circular import wrap
-from flows.transforms.circular_moebius import projection
+from flows.transforms.circular_mobius import projection
 from flows.transforms.elementwise import (
     EVEN,
     ODD,

@@ -46,7 +46,7 @@ class Elementwise(Bijection):
         return y, log_slope.flatten(1).sum(1)
 
 
-class Moebius(Bijection):
+class Mobius(Bijection):
     """x = h_w(z) = (1 - |w|²)/|z - w|² (z - w) - w on every sphere: conformal, with inverse h_{-w}; sound."""
 
     def __init__(self, log_det_dimension: int = 2) -> None:
@@ -153,7 +153,7 @@ def faulty_bijections() -> dict[str, list[Bijection]]:
     return {
         "well_formed": [_Altered(lambda x, log_det, z: (x, log_det.sum())), _Altered(lambda x, d, z: (x / 0, d))],
         "round_trip": [_Altered(lambda x, log_det, z: (x + 1e-6, log_det)), _Altered(lambda x, d, z: (x, d + 1e-6))],
-        "log_det_is_jacobian": [_HalfJacobian(), Moebius(log_det_dimension=3), LeftShift(claimed=0.1)],
+        "log_det_is_jacobian": [_HalfJacobian(), Mobius(log_det_dimension=3), LeftShift(claimed=0.1)],
         "equivariant_as_claimed": [
             _Altered(lambda x, log_det, z: (x + 1e-3, log_det)),
             _Altered(lambda x, log_det, z: (x, log_det + z[:, 0])),

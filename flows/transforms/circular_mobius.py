@@ -41,7 +41,7 @@ def projection(u: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:  # 3 �
     return angle, a / (cosine.square() + tangent.square())
 
 
-def moebius(
+def mobius(
     x: Tensor, parameters: Tensor, limit: float = 3.0, inverse: bool = False
 ) -> tuple[Tensor, Tensor]:  # (...), (..., 3) -> (...), (...)
     """A Möbius map of the unit circle, y = wrap(2 arctan(a tan x/2 + b) + α), and log dy/dx.
@@ -70,8 +70,8 @@ def moebius(
 
 @final
 @dataclass(frozen=True)
-class Moebius(ElementwiseTransform):
-    """The `moebius` map, its parameters sorted into even and odd ones under θ -> -θ.
+class Mobius(ElementwiseTransform):
+    """The `mobius` map, its parameters sorted into even and odd ones under θ -> -θ.
 
     Args:
         limit: of |log a| and |b|; slopes reach about e^limit (1 + limit²), and rounding grows with them.
@@ -88,12 +88,12 @@ class Moebius(ElementwiseTransform):
         return EVEN + ODD + ODD
 
     def forward(self, x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        return moebius(x, parameters, self.limit)
+        return mobius(x, parameters, self.limit)
 
     def inverse(self, y: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
-        return moebius(y, parameters, self.limit, inverse=True)
+        return mobius(y, parameters, self.limit, inverse=True)
 
     @classmethod
-    def examples(cls) -> Iterator[Moebius]:
+    def examples(cls) -> Iterator[Mobius]:
         yield cls()
         yield cls(limit=1.0)
