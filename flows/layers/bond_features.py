@@ -7,6 +7,7 @@ for planar spins. Both are eigenfunctions of the Laplacian of either spin, with 
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from itertools import combinations
 
@@ -64,37 +65,35 @@ def _spherical(field: FieldSpace, x: Tensor, n_powers: int) -> tuple[Part, Part]
     f, slope, bend = (_polynomials(table, c) for table in _zonal(n, n_powers))  # (batch, K, d, *extents)
     k = torch.arange(1, n_powers + 1, dtype=x.dtype, device=x.device).reshape(-1, *[1] * c.ndim)
     eigenvalues = -2 * k * (k + n - 2)
-    by_s, by_t = t - c.unsqueeze(-1) * s, s - c.unsqueeze(-1) * t  # tangent
-    even = [_by_components(slope.unsqueeze(-1) * v.unsqueeze(1)) for v in (by_s, by_t)]
+    even = [(slope.unsqueeze(-1) * v.unsqueeze(1)).unsqueeze(2) for v in (t - c[..., None] * s, s - c[..., None] * t)]
     value = f.unsqueeze(2)
     first = Part(value, eigenvalues * value, _seen(even[0], even[1], field.lattice.axes))
-    a, b = map(list, zip(*combinations(range(n), 2)))
-    wedge = _planes(s[..., a] * t[..., b] - s[..., b] * t[..., a])  # (batch, C, d, *extents)
+    wedge = (_rotated(t, n) * s.unsqueeze(1)).sum(-1)  # (batch, C, d, *extents)
+    slope, bend = slope / k[..., 0], bend / k[..., 0]
     current = slope.unsqueeze(2) * wedge.unsqueeze(1)
-    odd = [
-        slope[:, :, None, ..., None] * _turning(p, q, (a, b)).unsqueeze(1) * sign
-        + (bend.unsqueeze(2) * wedge.unsqueeze(1)).unsqueeze(-1) * v[:, None, None]
-        for p, q, v, sign in ((s, t, by_s, 1), (t, s, by_t, -1))
-    ]
-    scaled = [gradient / k.unsqueeze(-1) for gradient in odd]
-    return first, Part(current / k, eigenvalues * current / k, _seen(scaled[0], scaled[1], field.lattice.axes))
+    by_s = _current_gradient(wedge, slope, bend, (s, t, c))
+    by_t = _current_gradient(-wedge, slope, bend, (t, s, c)).neg_()
+    return first, Part(current, eigenvalues * current, _seen(by_s, by_t, field.lattice.axes))
 
 
-def _by_components(x: Tensor) -> Tensor:  # (batch, K, d, *extents, n) -> (batch, K, 1, d, *extents, n)
-    return x.unsqueeze(2)
+def _current_gradient(wedge: Tensor, slope: Tensor, bend: Tensor, bond: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """The derivative by p of f'(c) (p ∧ q)_ab, c = p·q: f' (e_a q_b - e_b q_a) + (p ∧ q)_ab [f'' (q - c p) - f' p].
+
+    Shape: -> (batch, K, C, d, *extents, n).
+    """
+    p, q, c = bond
+    along = bend.unsqueeze(-1) * (q - c.unsqueeze(-1) * p).unsqueeze(1) - slope.unsqueeze(-1) * p.unsqueeze(1)
+    turned = slope[:, :, None, ..., None] * _rotated(q, p.shape[-1]).unsqueeze(1)
+    return turned + wedge[:, None, ..., None] * along.unsqueeze(2)
 
 
-def _planes(x: Tensor) -> Tensor:  # (batch, d, *extents, C) -> (batch, C, d, *extents)
-    return x.movedim(-1, 1)
-
-
-def _turning(p: Tensor, q: Tensor, planes: tuple[list[int], list[int]]) -> Tensor:
-    """The tangent derivative by p of (p ∧ q)_ab, that is P_p (e_a q_b - e_b q_a).  -> (batch, C, d, *extents, n)"""
-    a, b = planes
-    unit = torch.eye(p.shape[-1], dtype=p.dtype, device=p.device)
-    rows = q[..., b, None] * unit[a] - q[..., a, None] * unit[b]  # (batch, d, *extents, C, n)
-    tangent = rows - (rows * p.unsqueeze(-2)).sum(-1, keepdim=True) * p.unsqueeze(-2)
-    return tangent.movedim(-2, 1)
+def _rotated(q: Tensor, n: int) -> Tensor:  # (batch, d, *extents, n) -> (batch, C, d, *extents, n)
+    """e_a q_b - e_b q_a for the planes a < b."""
+    planes = q.new_zeros(len(q), math.comb(n, 2), *q.shape[1:])
+    for plane, (a, b) in enumerate(combinations(range(n), 2)):
+        planes[:, plane, ..., a] = q[..., b]
+        planes[:, plane, ..., b] = -q[..., a]
+    return planes
 
 
 @lru_cache
