@@ -62,6 +62,8 @@ class MultiscaleSpins(Distribution):
     ) -> None:  # fmt: skip
         super().__init__()
         self.n_components, self.field = require_spins(field), field
+        if field.lattice.volume < 2:
+            raise ValueError(f"expected at least two sites, got {field.lattice}: one spin is White(field)")
         self.n_context, self.context_degree = n_context, context_degree
         self.order = Multiscale(field.lattice, n_orbits, n_near)
         self.levels = self.order.levels

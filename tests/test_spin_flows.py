@@ -338,6 +338,7 @@ def test_recipes_on_trees_and_independent_spins_learn() -> None:
         (lambda: SpanningTrees.of(White(FieldSpace(Lattice((4,))))), ValueError, "expected XY or ON"),  # type: ignore[arg-type]
         (lambda: MultiscaleSpins.of(None), ValueError, "expected XY or ON"),  # type: ignore[arg-type]
         (lambda: MultiscaleSpins(FieldSpace(Lattice((4,)))), TypeError, "angles or unit vectors"),
+        (lambda: MultiscaleSpins(FieldSpace(Lattice((1,)), Circle())), ValueError, "at least two sites"),
         (lambda: Multiscale(Lattice((4,)), n_orbits=0), ValueError, "n_orbits >= 1"),
         (lambda: SpinContinuous(base="gaussian"), ValueError, "multiscale, trees, uniform"),
     ],
