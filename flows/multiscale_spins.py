@@ -86,8 +86,11 @@ class MultiscaleSpins(Distribution):
         made, strength = cls(action.field, n_orbits, n_near, dtype=dtype), 2 * len(action.extents) * action.beta
         with torch.no_grad():
             for own, level in zip(made.theta[0].split(made.sizes), made.levels):
+                if level.label[0] == 0:
+                    own.fill_(strength / len(level.orbits))
+                    continue
                 distance = _steps_between(action.field.lattice, int(level.sites[0]), int(level.parents[0, 0]))
-                own[0] = strength if level.label[0] == 0 else 2 / 3 * (abs(strength) if distance % 2 == 0 else strength)
+                own[0] = 2 / 3 * (abs(strength) if distance % 2 == 0 else strength)
         return made
 
     def sample_with_log_prob(

@@ -20,6 +20,12 @@ from lattices.spins import GlobalRotations, require_spins, unit_vectors
 from lattices.theories.on import ON
 from lattices.theories.xy import XY
 
+WIDE = 16.0
+"""Range of the logarithms of conductances beyond which a determinant loses digits, e^16 of double precision's."""
+
+ABSENT = -1e30
+"""The logarithm of the conductance of no link, small but finite."""
+
 
 @final
 class SpanningTrees(Distribution):
@@ -32,7 +38,7 @@ class SpanningTrees(Distribution):
     site that it enters for the first time with a spin drawn around the spin it comes from (Aldous and Broder). Every
     bond is on the tree with probability (V - 1)/dV and then has its full energy; around plaquettes, loops are open.
     What `GaussianField` is to scalar fields: of the right width for large β, exact in d = 1 without periodicity.
-    Cost V³ for a density, some V log² V steps of the walk for a batch.
+    Cost V³ for a density, more of it where κ c varies by more than 16; some V log² V steps of the walk for a batch.
 
     Args:
         field: angles or unit vectors on sites.
@@ -119,13 +125,42 @@ class SpanningTrees(Distribution):
 
 def _log_trees(log_weights: Tensor, lattice: Lattice) -> Tensor:  # (batch, d, V) -> (batch,)
     """log Σ_T Π_{b ∈ T} w_b, the weights being those of the links (μ, x)."""
-    largest = log_weights.flatten(1).amax(1)
+    largest, least = log_weights.flatten(1).amax(1), log_weights.flatten(1).amin(1)
+    if bool((largest - least > WIDE).any()):
+        return _eliminated(_log_adjacency(log_weights, lattice))
     weights = (log_weights - largest[:, None, None]).exp()
-    there = lattice.neighbours(log_weights.device)[:, : lattice.dimension].T  # (d, V)
-    here = torch.arange(lattice.volume, device=log_weights.device).expand_as(there)
+    here, there = _ends(lattice, log_weights.device)
     empty = weights.new_zeros(len(weights), lattice.volume**2)
     adjacency = empty.index_add(1, (lattice.volume * here + there).flatten(), weights.flatten(1))
     adjacency = adjacency.unflatten(1, (lattice.volume, -1))
     adjacency = adjacency + adjacency.mT
     laplacian = adjacency.sum(2).diag_embed() - adjacency
     return torch.linalg.slogdet(laplacian[:, 1:, 1:]).logabsdet + (lattice.volume - 1) * largest
+
+
+def _ends(lattice: Lattice, device: torch.device) -> tuple[Tensor, Tensor]:  # -> (d, V), (d, V)
+    """The two sites of every link."""
+    there = lattice.neighbours(device)[:, : lattice.dimension].T
+    return torch.arange(lattice.volume, device=device).expand_as(there), there
+
+
+def _log_adjacency(log_weights: Tensor, lattice: Lattice) -> Tensor:  # (batch, d, V) -> (batch, V, V)
+    absent = log_weights.new_full((len(log_weights), lattice.volume, lattice.volume), ABSENT)
+    total = absent
+    for axis, (here, there) in enumerate(zip(*_ends(lattice, log_weights.device))):
+        for rows, columns in ((here, there), (there, here)):
+            placed = absent.index_put((torch.arange(len(absent), device=here.device)[:, None], rows, columns),
+                                      log_weights[:, axis])  # fmt: skip
+            total = torch.logaddexp(total, placed)
+    return total
+
+
+def _eliminated(log_c: Tensor) -> Tensor:  # (batch, V, V) -> (batch,)
+    """The same sum site by site, w_ij ← w_ij + w_ik w_kj / Σ_l w_kl: nothing is subtracted, nothing underflows."""
+    total = log_c.new_zeros(len(log_c))
+    for k in range(log_c.shape[1] - 1, 0, -1):
+        row = log_c[:, k, :k]
+        degree = row.logsumexp(1)
+        through = row[:, :, None] + row[:, None] - degree[:, None, None]
+        log_c, total = torch.logaddexp(log_c[:, :k, :k], through.clamp(min=ABSENT)), total + degree
+    return total

@@ -52,7 +52,7 @@ class Multiscale:
 
     Args:
         lattice: any box.
-        n_orbits: orbits of parents that a site looks at, nearest first; the last class looks at one.
+        n_orbits: orbits of parents that a site looks at, nearest first; the last class looks at its neighbours only.
         n_near: parents that enter triples, whole orbits of them; the last class has no triples.
     """
 
@@ -112,7 +112,8 @@ class Multiscale:
         rows = (x[filled] - x[sites][:, None]).tolist()
         at = [{self._folded(step): parent for step, parent in zip(row, filled)} for row in rows]
         orbit = {step: self._orbit((step,), group) for step in set(chain(*at))}
-        orbits = sorted(set(orbit.values()), key=lambda key: (_norm(key[0]), key))[: 1 if last else self.n_orbits]
+        orbits = sorted(set(orbit.values()), key=lambda key: (_norm(key[0]), key))
+        orbits = [key for key in orbits if _norm(key[0]) == 1] if last else orbits[: self.n_orbits]
         steps = [step for key in orbits for step in sorted(orbit) if orbit[step] == key]
         reach = max((_norm(step) for step in steps[: self.n_near]), default=-1)
         near = [step for step in steps if _norm(step) <= reach and not last]

@@ -150,21 +150,21 @@ def test_error_of_integration_falls_with_its_order() -> None:
 # ----------------------------------------------------------------------------------------------------- spanning trees
 
 
-def test_the_determinant_is_a_sum_over_trees() -> None:
-    """All sets of V - 1 of the 12 links of a 2 × 3 torus, those without a loop."""
-    base = SpanningTrees(FieldSpace(Lattice((2, 3)), Circle()), kappa=1.3)
-    x = base.field.random(3, seeded())
+@pytest.mark.parametrize("kappa", [1.3, -100.0, 1e4])
+def test_the_determinant_is_a_sum_over_trees(kappa: float) -> None:
+    """All sets of V - 1 of the 12 links of a 2 × 3 torus, those without a loop; also where trees differ by far."""
+    base = SpanningTrees(FieldSpace(Lattice((2, 3)), Circle()), kappa)
+    x = base.field.random(3, seeded()).requires_grad_()
     there = base.field.lattice.neighbours()[:, :2]
     links = [(site, int(there[site, mu])) for mu in range(2) for site in range(6)]
-    bond = on_link(2, 1.3).log_trivial
-    total, n_trees = torch.zeros(3, dtype=torch.float64), 0
-    for chosen in combinations(links, 5):
-        if spans(chosen, 6):
-            n_trees += 1
-            weight = sum(1.3 * (x.flatten(1)[:, a] - x.flatten(1)[:, b]).cos() - bond for a, b in chosen)
-            total += torch.as_tensor(weight).exp()
-    expected = (total / n_trees / (2 * math.pi)).log()
-    assert torch.allclose(base.log_prob(x), expected, atol=1e-12)
+    bond, flat = on_link(2, kappa).log_trivial, x.flatten(1)
+    trees = [chosen for chosen in combinations(links, 5) if spans(chosen, 6)]
+    weights = [sum(kappa * (flat[:, a] - flat[:, b]).cos() - bond for a, b in chosen) for chosen in trees]
+    expected = torch.stack(weights).logsumexp(0) - math.log(2 * math.pi * len(trees))  # type: ignore[arg-type]
+    found = base.log_prob(x)
+    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-11)
+    slopes = [torch.autograd.grad(value.sum(), x, retain_graph=True)[0] for value in (found, expected)]
+    assert torch.allclose(*slopes, rtol=1e-9, atol=1e-9)
 
 
 def spans(links: tuple[tuple[int, int], ...], n: int) -> bool:
@@ -216,6 +216,16 @@ def test_the_last_half_is_exact(action: XY | ON) -> None:
     again = -action(y) - base.log_prob(y)
     assert torch.allclose(weights, again, atol=1e-12)
     assert (float(weights.std()) < 1e-12) == (action.extents == (2,))
+
+
+@pytest.mark.parametrize("action", [XY((4, 4), 0.7), XY((2, 4), 0.7), ON((2, 4, 6), 3, -0.4)], ids=str)
+def test_the_last_half_sees_all_its_neighbours(action: XY | ON) -> None:
+    """In boxes of any shape: moving one spin of the last class changes log q as it changes -S."""
+    base, x = MultiscaleSpins.of(action), action.field.random(3, seeded())
+    y = x.clone()
+    site = (slice(None), *base.field.lattice.coordinates()[base.levels[-1].sites[0]].tolist())
+    y[site] = action.field.random(3, seeded(1))[site]
+    assert torch.allclose(base.log_prob(y) - base.log_prob(x), action(x) - action(y), atol=1e-12)
 
 
 @pytest.mark.parametrize("base", list(MultiscaleSpins.examples()), ids=lambda base: str(base.field))

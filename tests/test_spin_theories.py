@@ -19,6 +19,7 @@ from lattices.theories import theories
 from lattices.theories.clock import Clock, ClockSpins
 from lattices.theories.ising import Ising
 from lattices.theories.on import ON
+from lattices.theories.sphere_mixture import SphereMixture
 from lattices.theories.spin_family import SpinFamily
 from lattices.theories.spin_model import SpinModel
 from lattices.theories.xy import XY
@@ -141,6 +142,20 @@ def test_ordered_fields() -> None:
             up[..., 0] = 1
         assert action(up).item() == pytest.approx(-16 * (2 * 0.5 + 2 * 0.25))
         assert action.force(up).abs().max() < 1e-15
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 3, 200, 1000])
+def test_normalisation_of_a_mixture_at_every_concentration(dimension: int) -> None:
+    """log Z = log |Sᴰ| + κ²/2n - κ⁴/4n²(n + 2) + …, n = D + 1, and no step where the formulas change."""
+    centre, n = (1.0, *[0.0] * dimension), dimension + 1
+    area = math.log(2) + n / 2 * math.log(math.pi) - math.lgamma(n / 2)
+    for kappa in (0.0, 1e-12, 1e-3, 0.01, 0.1):
+        expected = area + kappa**2 / (2 * n) - kappa**4 / (4 * n * n * (n + 2))
+        assert SphereMixture(centre, dimension, kappa).log_z() == pytest.approx(expected, rel=1e-13, abs=1e-7)
+    edge = 1 + (dimension - 1) / 2
+    below, above = (SphereMixture(centre, dimension, edge * (1 + step)).log_z() for step in (-1e-9, 1e-9))
+    assert 0 <= above - below < 1e-8 * edge + 1e-10 * abs(area)
+    assert math.isfinite(SphereMixture(centre, dimension, 1e6).log_z())
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,11 @@ class MaximumLikelihood(Update):
             or self.halvings < 0
             or not self.damping > 0
             or not self.trust > 0
+            or not self.prior >= 0
         ):
-            raise ValueError(f"expected n_samples, n_points >= 2 and chunk, damping, trust > 0, got {self}: raise them")
+            raise ValueError(
+                f"expected n_samples, n_points >= 2, chunk, damping, trust > 0, prior >= 0, got {self}: raise them"
+            )
 
     def init(self, problem: Problem) -> dict[str, Any]:
         if not isinstance(problem.target, Points):

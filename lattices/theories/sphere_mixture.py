@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from scipy.special import ive
+from scipy.special import hyp0f1, ive
 from torch import Tensor
 
 from lattices.action import Action
@@ -77,12 +77,11 @@ class SphereMixture(Action):
         """The exact log Z with respect to the area."""
         order, kappa = (self.dimension - 1) / 2, self.concentration
         total = math.log(math.fsum(self.weights))
-        if kappa < 1e-3:  # the area times 1 + κ²/(2(D+1)), up to κ⁴
-            area = math.log(2) + (order + 1) * math.log(math.pi) - math.lgamma(order + 1)
-            return total + area + kappa**2 / (4 * (order + 1))
-        return (
-            total + (order + 1) * math.log(2 * math.pi) + math.log(ive(order, kappa)) + kappa - order * math.log(kappa)
-        )
+        area = math.log(2) + (order + 1) * math.log(math.pi) - math.lgamma(order + 1)
+        if kappa <= 1 + order:  # Γ(ν+1) (2/κ)^ν I_ν(κ) = ₀F₁(ν+1, κ²/4)
+            return total + area + math.log(hyp0f1(order + 1, kappa**2 / 4))
+        bessel = math.log(ive(order, kappa)) + kappa - order * math.log(kappa)
+        return total + (order + 1) * math.log(2 * math.pi) + bessel
 
     @classmethod
     def examples(cls) -> Iterator[SphereMixture]:
