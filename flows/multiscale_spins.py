@@ -136,7 +136,7 @@ class MultiscaleSpins(Distribution):
 
     @torch.no_grad()
     def transferred(self, lattice: Lattice) -> MultiscaleSpins:
-        """These parameters on another lattice, usually larger: classes of the same spacing are copied orbit by orbit,
+        """These parameters on another lattice, larger and of the same shape: classes of the same spacing are copied orbit by orbit,
         coarser ones start as the coarsest of their kind here, at distances that scale; orbits that are new at zero."""
         order = Multiscale(lattice, self.order.n_orbits, self.order.n_near)
         other = MultiscaleSpins(

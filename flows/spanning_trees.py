@@ -93,15 +93,13 @@ class SpanningTrees(Distribution):
     def _painted(self, n: int, generator: torch.Generator) -> Tensor:  # -> (n, V, components), float64
         """Unit vectors painted by n walkers that start at the origin, in storage order."""
         lattice, device = self.field.lattice, generator.device
-        neighbours, rows = lattice.neighbours(device), torch.arange(n, device=device)
+        neighbours, rows = lattice.neighbours(device), torch.arange(n if lattice.volume > 1 else 0, device=device)
         s = torch.zeros(n, lattice.volume, require_spins(self.field), dtype=torch.float64, device=device)
         painted = torch.zeros(n, lattice.volume, dtype=torch.bool, device=device)
         here = torch.zeros(n, dtype=torch.int64, device=device)
         painted[:, 0] = True
         s[:, 0] = von_mises_fisher(s[:, 0], generator)
-        for _ in range(n * lattice.volume**3):
-            if len(rows) == 0:
-                break
+        while len(rows):
             step = torch.randint(neighbours.shape[1], here.shape, generator=generator, device=device)
             there = neighbours[here, step]
             new = ~painted[rows, there]
