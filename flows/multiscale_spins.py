@@ -136,8 +136,9 @@ class MultiscaleSpins(Distribution):
 
     @torch.no_grad()
     def transferred(self, lattice: Lattice) -> MultiscaleSpins:
-        """These parameters on another lattice, larger and of the same shape: classes of the same spacing are copied orbit by orbit,
-        coarser ones start as the coarsest of their kind here, at distances that scale; orbits that are new at zero."""
+        """These parameters on another lattice, larger and of the same shape: classes of the same spacing are copied
+        orbit by orbit, coarser ones start as the coarsest of their kind here, at distances that scale; new orbits at
+        zero."""
         order = Multiscale(lattice, self.order.n_orbits, self.order.n_near)
         other = MultiscaleSpins(
             FieldSpace(lattice, self.field.target), order.n_orbits, order.n_near, self.n_context, self.context_degree,
