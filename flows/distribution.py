@@ -35,8 +35,11 @@ class Distribution(BaseDistribution, ABC):
 
     @abstractmethod
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:  # (batch, *event) -> (batch,)
-        """log q(x) with respect to the reference measure. `Transformed` validates x (`FieldSpace.validate`: finite, and on
-        the target within 1e-5; `Target.project` puts it there); bases, in inner loops, check its shape alone."""
+        """log q(x) with respect to the reference measure.
+
+        `Transformed` validates x (`FieldSpace.validate`: finite, and on the target within 1e-5; `Target.project` puts
+        it there); bases, in inner loops, check its shape alone.
+        """
 
     def sample(self, n: int = 1, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """n samples without their log-densities.  -> (n, *event)"""
