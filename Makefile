@@ -16,7 +16,7 @@ demo: $(READY)  ## train the φ⁴ sampler, compare it with HMC, draw figures (7
 	PYTHONPATH=. $(RUN) examples/demo.py
 
 test: $(READY)  ## run all tests but the slow statistical ones, a file on each core
-	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 bench: $(READY)  ## regenerate every figure quoted in the README, as one table
 	PYTHONPATH=. $(RUN) benchmarks/all.py
