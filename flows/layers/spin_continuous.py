@@ -199,4 +199,4 @@ class SpinContinuousFlow(CellFlow):
         )
         yield cls(FieldSpace(Lattice((3, 3)), Sphere(2)), plain, 12, "dop853")
         yield cls(FieldSpace(Lattice((2, 2, 2)), Sphere(2)), replace(plain, n_powers=1), 12, "dop853")
-        yield cls(FieldSpace(Lattice((4,)), Sphere(3)), plain, 5, "dop853")
+        yield cls(FieldSpace(Lattice((4,)), Sphere(3)), plain, 12, "dop853")
