@@ -14,11 +14,11 @@ from flows.distribution import Distribution, require_dtype
 from flows.layers.integrated import context_columns, monomials
 from flows.sampling.draws import von_mises_fisher
 from flows.von_mises_fisher import log_normaliser, mean_over_field
-from lattices.fields import Circle, FieldSpace, Sphere
+from lattices.fields import FieldSpace, Sphere
 from lattices.invariance import Symmetry
 from lattices.lattice import Lattice
 from lattices.multiscale import Level, Multiscale
-from lattices.spins import GlobalRotations, require_spins, unit_vectors
+from lattices.spins import GlobalRotations, from_vectors, require_spins, unit_vectors
 from lattices.theories.on import ON
 from lattices.theories.xy import XY
 
@@ -107,9 +107,7 @@ class MultiscaleSpins(Distribution):
         s[:, 0] = von_mises_fisher(s[:, 0], generator)
         for number, theta in enumerate(self._thetas(context)):
             s[:, self._level(number).sites] = von_mises_fisher(self._local_field(s, number, theta), generator)
-        x = torch.atan2(s[..., 1], s[..., 0]) if isinstance(self.field.target, Circle) else s
-        x = x.reshape(n, *self.field.event_shape)
-        return self.field.exp(x, torch.zeros_like(x))
+        return from_vectors(self.field, s.reshape(n, *self.field.lattice.extents, self.n_components))
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:  # (batch, *event) -> (batch,)
         s = self._vectors(x)

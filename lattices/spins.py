@@ -22,8 +22,16 @@ def require_spins(field: FieldSpace) -> int:
 
 
 def unit_vectors(field: FieldSpace, x: Tensor) -> Tensor:  # (batch, *event) -> (batch, *extents, n)
-    """The spins as unit vectors: (cos θ, sin θ) on circles, x itself on spheres."""
-    return torch.stack([x.cos(), x.sin()], -1) if isinstance(field.target, Circle) else x
+    """The spins as unit vectors: (cos θ, sin θ) of angles, those of clocks included, x itself on spheres."""
+    return x if field.target.shape else torch.stack([x.cos(), x.sin()], -1)
+
+
+def from_vectors(field: FieldSpace, s: Tensor) -> Tensor:  # (batch, *extents, n) -> (batch, *event)
+    """The field of spins closest to these vectors, of any length but zero: clocks snap to one of their states."""
+    if field.target.shape:
+        return s / s.norm(dim=-1, keepdim=True)
+    angles = torch.atan2(s[..., 1], s[..., 0])
+    return field.exp(angles, torch.zeros_like(angles))
 
 
 def turned(s: Tensor) -> Tensor:  # (..., 2) -> (..., 2)

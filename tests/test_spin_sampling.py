@@ -28,11 +28,12 @@ from flows.sampling.kernel import Kernel, run
 from flows.sampling.latent import Latent, PulledBack
 from flows.sampling.nested import NestedHMC
 from flows.sampling.spin_heatbath import ClockHeatBath, VectorHeatBath, overrelaxed, parts
-from flows.sampling.spin_kernel import from_vectors, spin_couplings, to_vectors
+from flows.sampling.spin_kernel import spin_couplings
 from lattices.action import Action
 from lattices.exact.spins import clock_link, on_link, spin_ring
 from lattices.fields import FieldSpace, Sphere
 from lattices.lattice import Lattice
+from lattices.spins import from_vectors, unit_vectors
 from lattices.statistics import Estimate, chain_mean, integrated_autocorrelation_time
 from lattices.theories.clock import Clock
 from lattices.theories.ising import Ising
@@ -89,7 +90,7 @@ def exact_samples(action: Action, n: int) -> Tensor:
 
 def magnetisation(field: FieldSpace, x: Tensor) -> Tensor:
     """|Σ_x s_x|² / V."""
-    return to_vectors(field, x).flatten(1, -2).sum(1).square().sum(-1) / field.lattice.volume
+    return unit_vectors(field, x).flatten(1, -2).sum(1).square().sum(-1) / field.lattice.volume
 
 
 def kernels() -> dict[str, Make]:
@@ -333,7 +334,7 @@ def test_sites_that_move_together_are_no_neighbours() -> None:
 def test_overrelaxation_keeps_the_action_and_moves_far(action: Action) -> None:
     kernel, field = VectorHeatBath(action), action.field
     x = field.random(8, generator())
-    vectors = to_vectors(field, x)
+    vectors = unit_vectors(field, x)
     s = vectors.flatten(1, -2).movedim(0, 1).clone(memory_format=torch.contiguous_format)
     for part in parts(field.lattice.extents):
         h, before = kernel._molecular_field(s, part), s[part.sites]
@@ -355,7 +356,7 @@ def test_improved_estimator(name: str, make: Callable[[Action], EmbeddedClusters
     field, kernel, x = action.field, make(action), exact_samples(action, 3000)
     law.within(kernel.structure_factor(x, generator()) - magnetisation(field, x), 0.0, f"{kernel} at k = 0")
     axes = tuple(range(1, 1 + field.lattice.dimension))
-    power = torch.fft.fftn(to_vectors(field, x), dim=axes).abs().square().sum(-1).flatten(1)
+    power = torch.fft.fftn(unit_vectors(field, x), dim=axes).abs().square().sum(-1).flatten(1)
     momentum = (*[0] * (field.lattice.dimension - 1), 1)
     found = kernel.structure_factor(x, generator(), momentum)
     law.within(found - power[:, 1] / field.lattice.volume, 0.0, f"{kernel} at the smallest k")

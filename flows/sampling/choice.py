@@ -16,9 +16,10 @@ from flows.sampling.heatbath import HeatBath
 from flows.sampling.hmc import HMC
 from flows.sampling.kernel import History, Kernel, run
 from flows.sampling.spin_heatbath import ClockHeatBath, VectorHeatBath
-from flows.sampling.spin_kernel import is_spins, to_vectors
+from flows.sampling.spin_kernel import is_spins
 from lattices.action import Action
 from lattices.fields import FieldSpace, Real
+from lattices.spins import unit_vectors
 from lattices.theories.clock import ClockSpins
 from lattices.theories.ising import Spins
 from lattices.theories.ising_dual import IsingDual
@@ -148,7 +149,7 @@ def _cautious_step(action: Action) -> float:
 
 def _observe(action: Action, x: Tensor) -> Tensor:  # (chains, *event) -> (chains, 2)
     """S and |mean field|², in float64; the mean of angles on sites is that of their unit vectors."""
-    cells = to_vectors(action.field, x).flatten(1, -2) if is_spins(action.field) else _cells(x, action.field)
+    cells = unit_vectors(action.field, x).flatten(1, -2) if is_spins(action.field) else _cells(x, action.field)
     mean = cells.mean(1).reshape(len(x), -1)
     return torch.stack([action.energy(x).double(), mean.abs().square().sum(1).double()], 1)
 

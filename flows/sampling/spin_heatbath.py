@@ -18,8 +18,9 @@ from torch import Tensor
 from flows.sampling.draws import categorical, von_mises_fisher
 from flows.sampling.kernel import Info, State
 from flows.sampling.metropolis import idle
-from flows.sampling.spin_kernel import SpinKernel, from_vectors, to_vectors
+from flows.sampling.spin_kernel import SpinKernel
 from lattices.lattice import Lattice
+from lattices.spins import from_vectors, unit_vectors
 from lattices.theories.clock import ClockSpins
 
 Move = Callable[[Tensor, Tensor], Tensor]
@@ -32,7 +33,7 @@ class SpinSweeps(SpinKernel):
 
     @torch.no_grad()
     def step(self, state: State, generator: torch.Generator) -> tuple[State, Info]:
-        field, vectors = self.action.field, to_vectors(self.action.field, state.x)
+        field, vectors = self.action.field, unit_vectors(self.action.field, state.x)
         s = vectors.flatten(1, -2).movedim(0, 1).clone(memory_format=torch.contiguous_format)  # (V, chains, n)
         for move in self._moves(generator):
             for part in parts(field.lattice.extents):
@@ -119,7 +120,7 @@ class ClockHeatBath(SpinSweeps):
     def _states(self, like: Tensor) -> Tensor:  # -> (q, 2)
         field = self.action.field
         numbers = torch.arange(field.target.q, dtype=like.dtype, device=like.device)  # type: ignore[attr-defined]
-        return to_vectors(field, field.target.angle(numbers))  # type: ignore[attr-defined]
+        return unit_vectors(field, field.target.angle(numbers))  # type: ignore[attr-defined]
 
     @classmethod
     def examples(cls) -> Iterator[ClockHeatBath]:

@@ -15,6 +15,7 @@ from torch.nn.functional import one_hot
 from flows.sampling.kernel import Kernel, State
 from lattices.action import Action
 from lattices.fields import Circle, FieldSpace, Sphere
+from lattices.spins import from_vectors, unit_vectors
 from lattices.theories.clock import ClockSpins
 from lattices.theories.neighbours import axial, forward_sum
 
@@ -57,19 +58,6 @@ def n_components(field: FieldSpace) -> int:
     return field.target.n + 1 if isinstance(field.target, Sphere) else 2
 
 
-def to_vectors(field: FieldSpace, x: Tensor) -> Tensor:  # (batch, *event) -> (batch, *extents, n)
-    """The spins as unit vectors: (cos θ, sin θ) of angles, those of clocks included."""
-    return x if field.target.shape else torch.stack([x.cos(), x.sin()], -1)
-
-
-def from_vectors(field: FieldSpace, s: Tensor) -> Tensor:  # (batch, *extents, n) -> (batch, *event)
-    """The field of spins closest to these vectors, of any length but zero: clocks snap to one of their states."""
-    if field.target.shape:
-        return s / s.norm(dim=-1, keepdim=True)
-    angles = torch.atan2(s[..., 1], s[..., 0])
-    return field.exp(angles, torch.zeros_like(angles))
-
-
 def spin_couplings(action: Action) -> tuple[float, ...]:
     """β_μ for each axis, from energies in float64: turn the origin, its neighbour, both or none; 0 on axes of one site.
 
@@ -82,7 +70,7 @@ def spin_couplings(action: Action) -> tuple[float, ...]:
     first = one_hot(torch.tensor(0), n_components(action.field)).double()
     x = from_vectors(action.field, torch.where(turned, -first, first))
     none, one, *others = action.energy(x).tolist()
-    s = to_vectors(action.field, x).flatten(1, -2)
+    s = unit_vectors(action.field, x).flatten(1, -2)
     gap = 1 - float(s[0, 0] @ s[1, 0])
     bonds = [2 if extent == 2 else 1 for extent in lattice.extents]
     changes = [one + single - both - none for single, both in zip(others[:d], others[d:])]
@@ -96,7 +84,7 @@ def _check_pairs(action: Action, couplings: tuple[float, ...]) -> None:
     wild = torch.arange(1, alike.numel() + 1, dtype=torch.float64).square().sin().reshape(alike.shape)
     x = from_vectors(field, torch.stack([alike, wild]))
     energy = action.energy(x)
-    first, second = (energy + _pairs(to_vectors(field, x), couplings)).tolist()
+    first, second = (energy + _pairs(unit_vectors(field, x), couplings)).tolist()
     if not abs(first - second) < _TOLERANCE * (1 + float(energy.abs().max())):
         raise ValueError(f"expected S = -Σ β s_x·s_(x+μ) of nearest neighbours, got {action} with other terms: use HMC")
 
