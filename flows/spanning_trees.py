@@ -16,7 +16,7 @@ from lattices.exact.spins import on_link
 from lattices.fields import Circle, FieldSpace, Sphere
 from lattices.invariance import PointGroup, Symmetry, Translations
 from lattices.lattice import Lattice
-from lattices.spins import GlobalRotations, require_spins, unit_vectors
+from lattices.spins import GlobalRotations, from_vectors, require_spins, unit_vectors
 from lattices.theories.on import ON
 from lattices.theories.xy import XY
 
@@ -77,11 +77,8 @@ class SpanningTrees(Distribution):
         self, n: int, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         generator = default_generator(self.kappa.device) if generator is None else generator
-        s = self._painted(n, generator)
-        planar = isinstance(self.field.target, Circle)
-        x = torch.atan2(s[..., 1], s[..., 0]) if planar else s
-        x = x.reshape(n, *self.field.event_shape).to(self.kappa)
-        x = self.field.exp(x, torch.zeros_like(x))
+        s = self._painted(n, generator).to(self.kappa)
+        x = from_vectors(self.field, s.reshape(n, *self.field.lattice.extents, s.shape[-1]))
         return x, self.log_prob(x)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:  # (batch, *event) -> (batch,)
